@@ -1,0 +1,280 @@
+"""Finds scans (pybids), builds and parses names: the one table of outputs."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bids_app import __version__
+from bids_app.errors import BadInputError, MissingInputError, NothingSelectedError
+from bids_app.files import read_json
+from bids_app.records import SPACE
+
+BIDS_VERSION = "1.10.0"
+APP = "bids_app"
+# order in which BIDS writes entities (those that an anatomical file or derivative can have)
+ORDER = [
+    "sub",
+    "ses",
+    "sample",
+    "acq",
+    "ce",
+    "trc",
+    "stain",
+    "rec",
+    "dir",
+    "run",
+    "mod",
+    "echo",
+    "flip",
+    "inv",
+    "mt",
+    "part",
+    "proc",
+    "hemi",
+    "from",
+    "to",
+    "mode",
+    "space",
+    "split",
+    "recording",
+    "chunk",
+    "seg",
+    "res",
+    "den",
+    "label",
+    "desc",
+    "stat",
+]
+BIDSIGNORE = (  # no trailing slashes: the validator then ignores the line
+    "*.html",
+    "**/figures",
+    "group",
+    "logs",
+    "*_xfm.*",
+    "*_statmap.*",
+    "participants_lesions.*",
+    "phenotype/bids_app_predictions.*",
+)
+
+
+@dataclass(frozen=True)
+class Output:
+    """One row of the table of outputs: what is added to the scan's own name."""
+
+    suffix: str
+    entities: tuple[tuple[str, str], ...] = ()
+    extension: str = ".nii.gz"
+
+
+_MNI = (("space", SPACE), ("res", "3"))
+OUTPUTS: dict[str, Output] = {
+    "preproc": Output("FLAIR", (("desc", "preproc"),)),
+    "brain": Output("mask", (("desc", "brain"),)),
+    "dseg": Output("dseg"),
+    "gm": Output("probseg", (("label", "GM"),)),
+    "wm": Output("probseg", (("label", "WM"),)),
+    "csf": Output("probseg", (("label", "CSF"),)),
+    "belief": Output("FLAIR", (("desc", "belief"),)),
+    "lesion": Output("mask", (("label", "L"),)),
+    "cleaned": Output("mask", (("label", "L"), ("desc", "cleaned"))),
+    "belief_mni": Output("FLAIR", (*_MNI, ("desc", "belief"))),
+    "lesion_mni": Output("mask", (*_MNI, ("label", "L"))),
+    "cleaned_mni": Output("mask", (*_MNI, ("label", "L"), ("desc", "cleaned"))),
+    "forward": Output("xfm", (("from", "FLAIR"), ("to", SPACE), ("mode", "image")), ".h5"),
+    "inverse": Output("xfm", (("from", SPACE), ("to", "FLAIR"), ("mode", "image")), ".h5"),
+}
+
+
+@dataclass(frozen=True)
+class Scan:
+    """A FLAIR of the data set: its entities in BIDS order, and its path relative to the data set."""
+
+    entities: tuple[tuple[str, str], ...]
+    path: str
+
+    @property
+    def name(self) -> str:
+        """Entities as in the file name, such as ``sub-01_ses-1_run-2``."""
+        return "_".join(f"{key}-{value}" for key, value in self.entities)
+
+    @property
+    def participant(self) -> str:
+        """The participant with prefix, such as ``sub-01``."""
+        return f"sub-{dict(self.entities)['sub']}"
+
+    @property
+    def folder(self) -> str:
+        """Folder of the scan's outputs, such as ``sub-01/ses-1/anat``."""
+        session = dict(self.entities).get("ses")
+        return "/".join([self.participant, *([f"ses-{session}"] if session else []), "anat"])
+
+    def output(self, key: str) -> str:
+        """Return the path of an output (a key of `OUTPUTS`), relative to the output directory."""
+        row = OUTPUTS[key]
+        return f"{self.folder}/{build_name({**dict(self.entities), **dict(row.entities)}, row.suffix, row.extension)}"
+
+
+def build_name(entities: Mapping[str, str], suffix: str, extension: str) -> str:
+    """Return a BIDS file name; the inverse of `parse_name`.
+
+    >>> build_name({"ses": "1", "sub": "01", "label": "L"}, "mask", ".nii.gz")
+    'sub-01_ses-1_label-L_mask.nii.gz'
+    """
+    pairs = [f"{key}-{entities[key]}" for key in ORDER if key in entities]
+    return "_".join([*pairs, suffix]) + extension
+
+
+def parse_name(name: str) -> tuple[dict[str, str], str, str]:
+    """Return entities, suffix and extension of a BIDS file name.
+
+    >>> parse_name("sub-01_ses-1_label-L_mask.nii.gz")
+    ({'sub': '01', 'ses': '1', 'label': 'L'}, 'mask', '.nii.gz')
+
+    Raises
+    ------
+    BadInputError
+        The name is not of that form, repeats an entity, or has one that is unknown here.
+    """
+    stem, dot, extension = name.partition(".")
+    *pairs, suffix = stem.split("_")
+    entities: dict[str, str] = {}
+    for pair in pairs:
+        match = re.fullmatch(r"([a-z]+)-([0-9a-zA-Z+]+)", pair)
+        if not match or match[1] in entities or match[1] not in ORDER:
+            raise BadInputError(f"{pair!r} is no BIDS entity", name, "rename the file")
+        entities[match[1]] = match[2]
+    if not re.fullmatch(r"[0-9a-zA-Z]+", suffix) or "sub" not in entities:
+        raise BadInputError("not a BIDS file name", name, "rename the file")
+    return entities, suffix, dot + extension
+
+
+def find_scans(
+    root: Path,
+    *,
+    participants: tuple[str, ...] = (),
+    sessions: tuple[str, ...] = (),
+    filters: Mapping[str, Any] | None = None,
+    database: Path | None = None,
+) -> tuple[list[Scan], list[str]]:
+    """Return the FLAIR scans asked for, by name, and the participants (``sub-X``) that have none.
+
+    Only the folders of participants asked for are indexed.
+
+    Raises
+    ------
+    MissingInputError
+        ``root`` is no folder, or a participant asked for is not in it.
+    NothingSelectedError
+        No scan is left.
+    """
+    root = Path(os.path.abspath(root))  # not resolved: links of DataLad must stay as they are
+    present = participants_of(root)
+    missing = [label for label in participants if label not in present]
+    if missing:
+        raise MissingInputError(
+            f"no participant {', '.join('sub-' + m for m in missing)} (there are: {_some(present)})",
+            root,
+            "check --participant-label",
+        )
+    wanted = sorted(set(participants)) or present
+    scans = _query(root, wanted, bool(participants), sessions, dict(filters or {}), database)
+    if not scans:
+        what = f"no FLAIR scan of {_some(wanted)}"
+        what += f" in session {', '.join(sessions)}" if sessions else ""
+        what += f" under the filter {dict(filters)}" if filters else ""
+        raise NothingSelectedError(what, root, "check the labels and filters; files must end in _FLAIR.nii.gz")
+    having = {scan.participant for scan in scans}
+    return scans, [f"sub-{label}" for label in wanted if f"sub-{label}" not in having]
+
+
+def participants_of(root: Path) -> list[str]:
+    """Return the labels of the ``sub-*`` folders of a data set, sorted."""
+    if not root.is_dir():
+        raise MissingInputError("no such folder", root, "give the root of a BIDS data set")
+    found = sorted(entry.name[4:] for entry in root.iterdir() if entry.name.startswith("sub-") and entry.is_dir())
+    if not found:
+        raise MissingInputError("no folder sub-*", root, "give the root of a BIDS data set")
+    return found
+
+
+def _some(labels: list[str]) -> str:
+    return ", ".join(f"sub-{label}" for label in labels[:10]) + (f" and {len(labels) - 10} more" * (len(labels) > 10))
+
+
+def _query(
+    root: Path,
+    wanted: list[str],
+    narrowed: bool,
+    sessions: tuple[str, ...],
+    filters: dict[str, Any],
+    database: Path | None,
+) -> list[Scan]:
+    from bids import BIDSLayout, BIDSLayoutIndexer  # a second of imports: only where it is needed
+    from bids.layout import Query
+
+    ignore = [re.compile(r"^/(code|derivatives|sourcedata|models|stimuli|\.[^/]+)(/|$)")]
+    ignore.append(re.compile(r"/(func|dwi|fmap|perf|eeg|meg|ieeg|pet|micr|nirs|motion|beh|mrs)(/|$)"))
+    if narrowed:
+        ignore.append(re.compile(rf"^/sub-(?!({'|'.join(wanted)})(/|$))"))
+    indexer = BIDSLayoutIndexer(validate=False, index_metadata=False, ignore=ignore)
+    layout = BIDSLayout(root, validate=False, indexer=indexer, database_path=database)
+    special = {None: Query.NONE, "*": Query.ANY, "Query.NONE": Query.NONE, "Query.ANY": Query.ANY}
+    query: dict[str, Any] = {"suffix": "FLAIR", "extension": [".nii.gz", ".nii"], "subject": wanted}
+    if sessions:
+        query["session"] = list(sessions)
+    for key, value in filters.items():
+        query[key] = value if isinstance(value, list) else special.get(value, value)
+    try:
+        paths = layout.get(return_type="filename", **query)
+    except Exception as error:  # pybids raises whatever its SQL layer meets
+        raise BadInputError(f"pybids refuses the filter {filters} ({error})", remedy="correct it") from error
+    scans = []
+    for path in sorted(paths):
+        relative = Path(path).relative_to(root)
+        entities, _, _ = parse_name(relative.name)
+        if f"sub-{entities['sub']}" == relative.parts[0]:
+            scans.append(Scan(tuple((key, entities[key]) for key in ORDER if key in entities), relative.as_posix()))
+    return sorted(scans, key=lambda scan: scan.path)
+
+
+def read_filters(path: Path) -> tuple[dict[str, Any], list[str]]:
+    """Return the filters under ``flair`` of a filter file, and warnings about keys meant for others.
+
+    Raises
+    ------
+    BadInputError
+        The file has no key ``flair``, or it is no object: an ignored filter would process the wrong scans.
+    """
+    content = read_json(path)
+    keys = {key.lower(): key for key in content}
+    if "flair" not in keys or not isinstance(content[keys["flair"]], dict):
+        raise BadInputError(
+            f"no object under the key 'flair' (keys: {', '.join(content) or 'none'})",
+            path,
+            'write {"flair": {...}}',
+        )
+    chosen = dict(content[keys["flair"]])
+    fixed = {key: chosen.pop(key) for key in ("suffix", "datatype", "extension", "subject") if key in chosen}
+    foreign = [key for key in content if key.lower() != "flair"]
+    warnings = [f"{path}: keys {', '.join(foreign)} are for other programs and are not used"] if foreign else []
+    if fixed:
+        warnings.append(f"{path}: {', '.join(fixed)} under 'flair' cannot be changed and is not used")
+    return chosen, warnings
+
+
+def description(name: str, sources: Mapping[str, str]) -> dict[str, Any]:
+    """Return the dataset_description.json of derivatives; ``sources`` maps link names to paths or URIs."""
+    return {
+        "Name": name,
+        "BIDSVersion": BIDS_VERSION,
+        "DatasetType": "derivative",
+        "License": "See the license of the source data set",
+        "GeneratedBy": [{"Name": APP, "Version": __version__, "Description": "RRMS against NMOSD by brain FLAIR"}],
+        "SourceDatasets": [{"URL": uri} for uri in sources.values()],
+        "DatasetLinks": dict(sources),
+    }

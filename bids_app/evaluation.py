@@ -1,0 +1,279 @@
+"""How well a classifier did: measures with their intervals, bootstrap over participants, baselines."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from scipy.stats import norm, rankdata
+from statsmodels.stats.proportion import proportion_confint
+
+from bids_app.cohort import by_participant
+from bids_app.errors import BadInputError
+from bids_app.records import Measure, Performance
+
+_NAN = float("nan")
+
+
+def performance(positive: np.ndarray, decisions: np.ndarray, alpha: float = 0.05) -> Performance:
+    """Measure a classifier by its decision values.
+
+    Parameters
+    ----------
+    positive : ndarray of bool, shape (N,)
+        True group of each scan.
+    decisions : ndarray of float, shape (N,)
+        Called positive where ``>= 0``.
+    alpha : float
+        1 - coverage of the intervals.
+
+    Returns
+    -------
+    Performance
+        Proportions with Wilson's interval without continuity correction; area under the ROC curve with
+        DeLong's. What a missing group leaves undefined is nan.
+
+    Raises
+    ------
+    BadInputError
+        When lengths differ or a decision value is nan.
+
+    Examples
+    --------
+    >>> performance(np.array([True, True, False]), np.array([0.5, -1.0, -2.0])).sensitivity.value
+    0.5
+    """
+    positive, decisions = _checked(positive, decisions)
+    return _measured(positive, decisions >= 0, auc(positive, decisions, alpha), alpha)
+
+
+def called(positive: np.ndarray, called_positive: np.ndarray, alpha: float = 0.05) -> Performance:
+    """Measure calls (N,) of bool, such as a human rater's, as :func:`performance` does; no AUC."""
+    called_positive = np.asarray(called_positive)
+    if called_positive.dtype != bool:
+        raise BadInputError(f"calls are {called_positive.dtype}", remedy="give one boolean a scan")
+    positive, _ = _checked(positive, called_positive)
+    return _measured(positive, called_positive, None, alpha)
+
+
+def wilson(count: int, total: int, alpha: float = 0.05) -> Measure:
+    """Give a proportion with Wilson's score interval, no continuity correction (Wilson 1927).
+
+    Examples
+    --------
+    >>> m = wilson(131, 228)
+    >>> round(m.value, 3), round(m.low, 3), round(m.high, 3)
+    (0.575, 0.51, 0.637)
+    """
+    if total == 0:
+        return Measure(_NAN, _NAN, _NAN, "Wilson")
+    low, high = proportion_confint(count, total, alpha=alpha, method="wilson")
+    return Measure(count / total, float(low), float(high), "Wilson")
+
+
+def auc(positive: np.ndarray, decisions: np.ndarray, alpha: float = 0.05) -> Measure:
+    """Give the area under the ROC curve with DeLong's interval.
+
+    Area and structural components come from midranks in O(N log N) (DeLong, DeLong and Clarke-Pearson
+    1988; Sun and Xu 2014). The interval is the plain normal one, clipped to [0, 1]; it is nan when a group
+    has fewer than two scans, and of no width when the groups are perfectly separated.
+    """
+    positive, decisions = _checked(positive, decisions)
+    x, y = decisions[positive], decisions[~positive]
+    if not (len(x) and len(y)):
+        return Measure(_NAN, _NAN, _NAN, "DeLong")
+    ranks = rankdata(np.concatenate([x, y]))
+    # Share of the other group that each scan outdoes, ties counting one half.
+    over_y = (ranks[: len(x)] - rankdata(x)) / len(y)
+    under_x = 1 - (ranks[len(x) :] - rankdata(y)) / len(x)
+    area = float(over_y.mean())
+    if min(len(x), len(y)) < 2:
+        return Measure(area, _NAN, _NAN, "DeLong")
+    error = np.sqrt(over_y.var(ddof=1) / len(x) + under_x.var(ddof=1) / len(y))
+    reach = float(norm.ppf(1 - alpha / 2) * error)
+    return Measure(area, max(area - reach, 0.0), min(area + reach, 1.0), "DeLong")
+
+
+def bootstrap(
+    positive: np.ndarray,
+    decisions: np.ndarray,
+    participants: np.ndarray,
+    n_draws: int = 2000,
+    seed: int = 0,
+    alpha: float = 0.05,
+) -> dict[str, Measure]:
+    """Give intervals that know that the scans of one participant are not independent.
+
+    Participants are drawn with replacement within their group, each with all of its scans (the cluster
+    bootstrap, Field and Welsh 2007); the interval is that of the percentiles.
+
+    Parameters
+    ----------
+    positive : ndarray of bool, shape (N,)
+    decisions : ndarray of float, shape (N,)
+        Called positive where ``>= 0``.
+    participants : ndarray of str, shape (N,)
+    n_draws, seed : int
+    alpha : float
+
+    Returns
+    -------
+    dict
+        ``sensitivity``, ``specificity``, ``accuracy``, ``auc``: the values of :func:`performance`. An
+        interval is nan when a group it draws from has fewer than two participants.
+
+    Raises
+    ------
+    BadInputError
+        When a participant stands in two groups, or ``n_draws`` is below 1.
+    """
+    if n_draws < 1:
+        raise BadInputError(f"{n_draws} bootstrap draws are asked for", remedy="ask for 1 or more")
+    positive, decisions = _checked(positive, decisions)
+    _, index, is_positive = by_participant(positive, participants)
+    sizes = np.bincount(index, minlength=len(is_positive))
+    hits = np.bincount(index, weights=(decisions >= 0) == positive, minlength=len(is_positive))
+    # A draw weighs whole participants, so sums over each one's scans, taken once, are all it needs.
+    rng = np.random.default_rng(seed)
+    drawn, drawn_negative = (_draw(int(np.sum(is_positive == level)), n_draws, rng) for level in (True, False))
+    tp, n_positive = drawn @ hits[is_positive], drawn @ sizes[is_positive]
+    tn, n_negative = drawn_negative @ hits[~is_positive], drawn_negative @ sizes[~is_positive]
+    wins = np.sum((drawn @ _wins(index, is_positive, decisions)) * drawn_negative, axis=1)
+    few, few_negative = drawn.shape[1] < 2, drawn_negative.shape[1] < 2
+    ratios = {
+        "sensitivity": (tp, n_positive, few),
+        "specificity": (tn, n_negative, few_negative),
+        "accuracy": (tp + tn, n_positive + n_negative, few or few_negative),
+        "auc": (wins, n_positive * n_negative, few or few_negative),
+    }
+    whole = performance(positive, decisions, alpha)
+    method = f"bootstrap over participants, {n_draws} draws"
+    result = {}
+    for key, (share, total, undefined) in ratios.items():
+        ends = [_NAN, _NAN] if undefined else np.quantile(share / total, [alpha / 2, 1 - alpha / 2])
+        result[key] = Measure(getattr(whole, key).value, float(ends[0]), float(ends[1]), method)
+    return result
+
+
+def optimism(published: Measure, honest: Measure) -> float:
+    """Give how much the published evaluation exceeds the leakage-free one."""
+    return published.value - honest.value
+
+
+def permutation_p(observed: float, permuted: Sequence[float]) -> float:
+    """Give the p value of a permutation test, ``(1 + #{permuted >= observed}) / (1 + n)``.
+
+    One is added so that p is never 0 (Phipson and Smyth 2010).
+
+    Raises
+    ------
+    BadInputError
+        When a value is nan: it would count as below the observed one.
+    """
+    values = np.asarray(permuted, dtype=float)
+    if np.isnan(observed) or np.isnan(values).any():
+        raise BadInputError("a value of the permutation test is undefined", remedy="each run needs both groups")
+    return float((1 + np.sum(values >= observed)) / (1 + values.size))
+
+
+def lesion_free(cohort_lesions_sum: np.ndarray, positive: np.ndarray, decisions: np.ndarray) -> dict[str, int]:
+    """Count how the scans without any lesion were classified (published: 44 of 47 NMOSD ones as NMOSD).
+
+    ``cohort_lesions_sum`` is the number of lesion voxels of each scan, (N,). Keys ``positive`` and
+    ``negative`` count the scans without lesion in each group; ``tp``, ``fn``, ``tn``, ``fp`` how they were
+    called.
+    """
+    positive, decisions = _checked(positive, decisions)
+    volumes = np.asarray(cohort_lesions_sum)
+    if volumes.shape != positive.shape:
+        raise BadInputError(f"{len(positive)} scans need {len(positive)} lesion sums, not {volumes.shape}")
+    found = _counts(positive[volumes == 0], decisions[volumes == 0] >= 0)
+    return {"positive": found["tp"] + found["fn"], "negative": found["tn"] + found["fp"], **found}
+
+
+def majority(positive_train: np.ndarray, positive_test: np.ndarray) -> Performance:
+    """Measure the baseline that calls every scan the larger training group (positive on a tie)."""
+    train, test = np.asarray(positive_train, dtype=bool), np.asarray(positive_test, dtype=bool)
+    if not train.size:
+        raise BadInputError("the training set is empty")
+    return performance(test, np.full(test.shape, 1.0 if 2 * train.sum() >= train.size else -1.0))
+
+
+def lesion_volume(
+    volume_train: np.ndarray, positive_train: np.ndarray, volume_test: np.ndarray, positive_test: np.ndarray
+) -> Performance:
+    """Measure the baseline that knows only how large the lesions are.
+
+    One threshold, midway between two neighbouring training volumes, and its direction have the highest
+    training accuracy; on ties the lower threshold, then "more is positive". The decision value is the
+    signed distance to the threshold.
+
+    Parameters
+    ----------
+    volume_train, volume_test : ndarray of float, shape (N_train,), (N_test,)
+        Lesion volume of each scan, in any unit.
+    positive_train, positive_test : ndarray of bool, same shapes
+
+    Raises
+    ------
+    BadInputError
+        When the training set is empty, lengths differ or a volume is nan.
+    """
+    positive_train, volume_train = _checked(positive_train, volume_train)
+    positive_test, volume_test = _checked(positive_test, volume_test)
+    if not volume_train.size:
+        raise BadInputError("the training set is empty")
+    values = np.unique(volume_train)
+    # One volume only: no threshold helps, and one below it allows to call all scans either way.
+    cuts = (values[:-1] + values[1:]) / 2 if len(values) > 1 else values - 1
+    # Positive scans below each cut, and negative ones.
+    below = np.searchsorted(np.sort(volume_train[positive_train]), cuts)
+    below_negative = np.searchsorted(np.sort(volume_train[~positive_train]), cuts)
+    more_is_positive = positive_train.sum() - below + below_negative
+    correct = np.stack([more_is_positive, len(positive_train) - more_is_positive], axis=1)
+    cut, direction = np.unravel_index(np.argmax(correct), correct.shape)
+    distance = volume_test - cuts[cut]
+    return performance(positive_test, distance if direction == 0 else -distance)
+
+
+def _checked(positive: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    positive, values = np.asarray(positive), np.asarray(values, dtype=float)
+    if positive.dtype != bool or positive.ndim != 1 or values.shape != positive.shape:
+        raise BadInputError(f"{positive.shape} boolean labels do not fit values of shape {values.shape}")
+    if np.isnan(values).any():
+        raise BadInputError("a decision value or volume is nan", where=f"row {int(np.argmax(np.isnan(values)))}")
+    return positive, values
+
+
+def _counts(positive: np.ndarray, called_positive: np.ndarray) -> dict[str, int]:
+    return {
+        "tp": int(np.sum(positive & called_positive)),
+        "fn": int(np.sum(positive & ~called_positive)),
+        "tn": int(np.sum(~positive & ~called_positive)),
+        "fp": int(np.sum(~positive & called_positive)),
+    }
+
+
+def _measured(positive: np.ndarray, called_positive: np.ndarray, area: Measure | None, alpha: float) -> Performance:
+    n = _counts(positive, called_positive)
+    tp, fn, tn, fp = n["tp"], n["fn"], n["tn"], n["fp"]
+    shares = wilson(tp, tp + fn, alpha), wilson(tn, tn + fp, alpha), wilson(tp + tn, len(positive), alpha)
+    return Performance(tp, fn, tn, fp, *shares, auc=area)
+
+
+def _draw(n: int, n_draws: int, rng: np.random.Generator) -> np.ndarray:
+    """Draw n of n with replacement: how often each was drawn, (n_draws, n)."""
+    if n == 0:
+        return np.zeros((n_draws, 0))
+    return rng.multinomial(n, np.full(n, 1 / n), size=n_draws).astype(float)
+
+
+def _wins(index: np.ndarray, is_positive: np.ndarray, decisions: np.ndarray) -> np.ndarray:
+    """Count the scan pairs that each positive participant wins over each negative one, ties one half."""
+    rows = np.flatnonzero(is_positive[index])
+    columns = []
+    for participant in np.flatnonzero(~is_positive):
+        other = np.sort(decisions[index == participant])
+        score = np.searchsorted(other, decisions[rows], "left") + np.searchsorted(other, decisions[rows], "right")
+        columns.append(np.bincount(index[rows], weights=score / 2, minlength=len(is_positive))[is_positive])
+    return np.stack(columns, axis=1) if columns else np.zeros((int(is_positive.sum()), 0))

@@ -1,0 +1,228 @@
+"""The only opener of NIfTI, TSV and JSON files; every write is atomic and equal data are equal bytes."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+
+from bids_app.errors import BadInputError, CannotCreateError, MissingInputError, WriteFailedError
+
+GZIP_LEVEL = 5
+
+
+@contextmanager
+def atomic(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside ``path``; move it into place only when the block ends well.
+
+    Raises
+    ------
+    CannotCreateError
+        The folder cannot be made or written to.
+    WriteFailedError
+        The disk is full, or the move failed.
+    """
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=".part-", suffix=".tmp", dir=path.parent)
+        os.close(handle)
+    except OSError as error:
+        raise CannotCreateError(
+            f"cannot be created ({error.strerror})", path, "check permissions and free space"
+        ) from error
+    temporary = Path(name)
+    try:
+        yield temporary
+        os.chmod(temporary, 0o666 & ~_UMASK)
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        if isinstance(error, (CannotCreateError, WriteFailedError, MissingInputError)):
+            raise
+        raise WriteFailedError(f"writing failed ({error.strerror})", path, "check free space") from error
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder and its parents.
+
+    Raises
+    ------
+    CannotCreateError
+        It cannot be made, or not be written to.
+    """
+    try:
+        Path(path).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CannotCreateError(
+            f"cannot be created ({error.strerror})", path, "check permissions and free space"
+        ) from error
+    if not os.access(path, os.W_OK | os.X_OK):
+        raise CannotCreateError("cannot be written to", path, "check permissions")
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+_UMASK = _umask()  # read once at import: os.umask is not safe between threads
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write bytes atomically."""
+    with atomic(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def write_text(path: Path, content: str) -> None:
+    """Write UTF-8 text atomically."""
+    write_bytes(path, content.encode("utf-8"))
+
+
+def write_nifti(path: Path, data: np.ndarray, affine: np.ndarray) -> None:
+    """Write a 3D array as gzipped NIfTI-1 in mm, both forms set, no time stamp in the gzip header.
+
+    Parameters
+    ----------
+    path : Path
+        Ends in ``.nii.gz``.
+    data : ndarray, shape (X, Y, Z)
+        Booleans are stored as uint8; other types as they are.
+    affine : ndarray, shape (4, 4)
+        Voxel to world, mm.
+    """
+    stored = data.astype(np.uint8) if data.dtype == bool else data
+    image = nib.Nifti1Image(stored, affine)
+    image.header.set_xyzt_units("mm")
+    write_bytes(path, gzip.compress(image.to_bytes(), compresslevel=GZIP_LEVEL, mtime=0))
+
+
+def read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Return the array (scaled, as stored) and the affine of a NIfTI file.
+
+    Raises
+    ------
+    MissingInputError
+        No such file.
+    BadInputError
+        The file is empty, truncated, or no NIfTI image.
+    """
+    image = open_nifti(path)
+    try:
+        return np.asanyarray(image.dataobj), np.asarray(image.affine)
+    except Exception as error:  # nibabel, zlib, numpy and the OS each raise their own on a broken body
+        raise BadInputError(f"image data cannot be read ({_reason(error)})", path, "copy the file again") from error
+
+
+def open_nifti(path: Path) -> Any:
+    """Return the nibabel image of a file, header read and data still on disk."""
+    path = Path(path)
+    if not path.exists():
+        link = " (a link to content that is not here; run 'datalad get')" if path.is_symlink() else ""
+        raise MissingInputError(f"no such file{link}", path)
+    if path.stat().st_size == 0:
+        raise BadInputError("the file is empty", path, "copy the file again")
+    try:
+        return nib.load(path)
+    except Exception as error:
+        raise BadInputError(f"not a readable NIfTI image ({_reason(error)})", path, "convert it again") from error
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())[:160]
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a mapping as JSON, keys in the order given; NaN and infinity become null."""
+    write_text(path, json.dumps(plain(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def plain(value: Any) -> Any:
+    """Return numpy values, tuples and paths as what JSON knows; non-finite numbers as None."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    if isinstance(value, np.ndarray):
+        return plain(value.tolist())
+    if isinstance(value, np.generic):
+        return plain(value.item())
+    if isinstance(value, float):
+        return value if np.isfinite(value) else None
+    return str(value) if isinstance(value, Path) else value
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Return the object in a JSON file.
+
+    Raises
+    ------
+    MissingInputError, BadInputError
+        No such file; not UTF-8 JSON, or no object.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise MissingInputError("no such file", path)
+    try:
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (ValueError, RecursionError) as error:
+        raise BadInputError(f"not valid JSON ({_reason(error)})", path, "correct the file") from error
+    if not isinstance(content, dict):
+        raise BadInputError("the JSON holds no object", path, "correct the file")
+    return content
+
+
+def write_tsv(path: Path, table: pd.DataFrame) -> None:
+    """Write a table as BIDS TSV: missing values ``n/a``, floats with 10 significant digits."""
+    write_text(path, table.to_csv(sep="\t", index=False, na_rep="n/a", float_format="%.10g", lineterminator="\n"))
+
+
+def read_tsv(path: Path, required: tuple[str, ...] = ()) -> pd.DataFrame:
+    """Return a TSV as a table of strings, with ``n/a`` and empty cells as missing.
+
+    A byte order mark and Windows line ends are tolerated.
+
+    Raises
+    ------
+    MissingInputError
+        No such file.
+    BadInputError
+        Not UTF-8, rows of unequal length, or a required column is missing.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise MissingInputError("no such file", path)
+    try:
+        table = pd.read_csv(
+            path,
+            sep="\t",
+            dtype=str,
+            encoding="utf-8-sig",
+            keep_default_na=False,
+            na_values=["n/a", ""],
+            quoting=3,
+        )
+    except (ValueError, pd.errors.ParserError) as error:
+        raise BadInputError(f"not a readable TSV ({_reason(error)})", path, "save it as UTF-8 with tabs") from error
+    missing = [name for name in required if name not in table.columns]
+    if missing:
+        raise BadInputError(
+            f"column {', '.join(missing)} is missing (there are: {', '.join(map(str, table.columns))})",
+            path,
+            "add it or name another",
+        )
+    return table

@@ -1,0 +1,215 @@
+"""Human raters: a blinded sheet of the test scans, the filled sheet read back, and decisions read for Table 2."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from bids_app import files
+from bids_app.covariates import identifiers, prefixed
+from bids_app.errors import BadInputError
+
+SHOWN = ("age", "age_at_onset", "sex", "disease_duration", "time_since_first", "time_since_latest")
+IDENTIFIERS = {"participant_id": "sub", "session_id": "ses", "run_id": "run"}  # column and prefix
+REPEAT = "_repeat"
+TWICE = 0.10  # share of the scans that is read twice, as published
+ONE_RATER = "rater"  # name of the only rater, who has the column ``decision``
+
+
+def read_decisions(
+    path: Path, scans: Sequence[str], levels: tuple[str, str]
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Return first and second reads of scans by rater: 1 positive, 0 negative, nan not read.
+
+    The table has one row a scan: ``participant_id``, where needed ``session_id``, ``run_id`` and ``scan``,
+    and for every rater a column, and another that ends in ``_repeat`` for second reads. Rows of scans that
+    are not among ``scans`` are passed over.
+
+    Parameters
+    ----------
+    scans : sequence of str
+        N names.
+    levels : (str, str)
+        Positive and negative group; upper and lower case are alike.
+
+    Returns
+    -------
+    raters, repeats : dict of str to ndarray of float, shape (N,)
+
+    Raises
+    ------
+    MissingInputError
+        No such file.
+    BadInputError
+        A value is no level, a row fits several scans or a scan several rows, or no row fits any.
+    """
+    table = files.read_tsv(path, required=("participant_id",))
+    columns = [str(name) for name in table.columns if name not in (*IDENTIFIERS, "scan")]
+    if not columns:
+        raise BadInputError("no column of a rater", path, "add one a rater beside participant_id and session_id")
+    values = {name: np.full(len(scans), np.nan) for name in columns}
+    seen: set[int] = set()
+    known: dict[str, list[tuple[int, dict[str, str]]]] = {}  # row and identifiers by participant
+    for row, name in enumerate(scans):
+        known.setdefault(name.partition("_")[0], []).append((row, {"scan": name, **identifiers(name)}))
+    for line, record in enumerate(table.to_dict("records"), start=2):
+        rows = _rows_of(record, known)
+        if len(rows) > 1:
+            named = ", ".join(scans[row] for row in rows[:3])
+            raise BadInputError(f"line {line} fits several scans ({named})", path, "add session_id, run_id or scan")
+        if seen & set(rows):
+            raise BadInputError(f"line {line}: {scans[rows[0]]} has a row already", path, "one row a scan")
+        seen |= set(rows)
+        for name in columns:
+            read = _read(record[name], levels, f"line {line} (column {name!r})", path)
+            if rows:
+                values[name][rows[0]] = read
+    if not seen:
+        raise BadInputError(f"no row is of one of the {len(scans)} scans", path, "check participant_id and session_id")
+    repeats = {name.removesuffix(REPEAT): reads for name, reads in values.items() if name.endswith(REPEAT)}
+    return {name: reads for name, reads in values.items() if not name.endswith(REPEAT)}, repeats
+
+
+def write_sheet(
+    scans: Sequence[str], table: pd.DataFrame, rows: Sequence[int] | np.ndarray, folder: Path, seed: int
+) -> tuple[Path, Path]:
+    """Write ``rating_sheet.tsv`` for the raters and, apart, ``key/rating_key.tsv``; return both paths.
+
+    The sheet has one reading a row in random order, a random tenth of the scans (at least one) twice under
+    another code, and an empty column ``decision`` to fill with a group's name; for several raters give it one
+    column ``decision_<rater>`` each. It holds neither names nor groups.
+
+    Parameters
+    ----------
+    scans : sequence of str
+        N names.
+    table : pandas.DataFrame, N rows
+        Covariates; those of age, sex and disease duration are shown.
+    rows : sequence of int
+        The scans to read.
+    seed : int
+
+    Raises
+    ------
+    BadInputError
+        No scans to read.
+    """
+    chosen = np.asarray(rows, dtype=int)
+    if not chosen.size:
+        raise BadInputError("no scans to read", folder)
+    rng = np.random.default_rng(seed)
+    twice = rng.choice(chosen, max(1, int(TWICE * len(chosen) + 0.5)), replace=False)
+    order = rng.permutation(np.concatenate([chosen, twice]))
+    # codes say nothing: drawn without replacement, unrelated to the order
+    codes = [f"R{number:06d}" for number in rng.choice(10**6, len(order), replace=False)]
+    sheet = pd.DataFrame({"reading": np.arange(1, len(order) + 1), "code": codes})
+    for shown, column in _shown(table).items():
+        sheet[shown] = table[column].to_numpy()[order]
+    sheet["decision"] = None
+    key = pd.DataFrame([identifiers(scans[row]) for row in order])
+    key.insert(0, "code", codes)
+    key.insert(1, "scan", [scans[row] for row in order])
+    key["read"] = np.where(pd.Series(order).duplicated(), "repeat", "first")
+    sheet_path, key_path = folder / "rating_sheet.tsv", folder / "key" / "rating_key.tsv"
+    files.write_tsv(sheet_path, sheet)
+    files.write_tsv(key_path, key)
+    return sheet_path, key_path
+
+
+def read_sheet(filled: Path, key: Path, levels: tuple[str, str]) -> pd.DataFrame:
+    """Return a filled sheet as rows of ``phenotype/rater_decisions.tsv``, one a scan.
+
+    Parameters
+    ----------
+    filled : Path
+        The sheet, with ``decision_<rater>`` for every rater, or ``decision`` for the only one.
+    key : Path
+        ``rating_key.tsv``.
+    levels : (str, str)
+
+    Returns
+    -------
+    pandas.DataFrame
+        ``participant_id``, ``session_id``, (``run_id``, ``scan`` where these do not tell scans apart,) and
+        ``<rater>``, ``<rater>_repeat`` of level names, None where not read.
+
+    Raises
+    ------
+    MissingInputError
+        No such file.
+    BadInputError
+        Codes of sheet and key differ or come twice, a decision is no level, or there is no such column.
+    """
+    sheet = files.read_tsv(filled, required=("code",))
+    keys = files.read_tsv(key, required=("code", "scan", "read"))
+    for what, names in (
+        ("are not in the key", sorted(set(sheet["code"].dropna()) - set(keys["code"]))),
+        ("are missing", sorted(set(keys["code"]) - set(sheet["code"].dropna()))),
+        ("come twice", sorted(set(sheet.loc[sheet["code"].duplicated(), "code"].dropna()))),
+    ):
+        if names:
+            raise BadInputError(f"codes {', '.join(names[:5])} {what}", filled, "fill in the sheet that was written")
+    columns = {_rater(name): name for name in map(str, sheet.columns) if _rater(name)}
+    if not columns:
+        raise BadInputError("no column decision or decision_<rater>", filled, "add it")
+    for rater, column in columns.items():
+        reads = [_read(v, levels, f"line {i} (column {column!r})", filled) for i, v in enumerate(sheet[column], 2)]
+        sheet[rater] = [None if np.isnan(read) else levels[0] if read else levels[1] for read in reads]
+    merged = keys[["code", "scan", "read"]].merge(sheet[["code", *columns]], on="code")
+    first, again = (merged[merged["read"] == read].set_index("scan") for read in ("first", "repeat"))
+    names = sorted(first.index)
+    result = _identified(names)
+    for rater in columns:
+        result[rater] = first[rater].reindex(names).to_numpy()
+        result[f"{rater}{REPEAT}"] = again[rater].reindex(names).to_numpy()
+    return result.astype(object).where(result.notna(), None)
+
+
+def _identified(names: Sequence[str]) -> pd.DataFrame:
+    """Return the fewest columns that tell scans apart, participant and session always."""
+    table = pd.DataFrame([identifiers(name) for name in names]).reindex(columns=list(IDENTIFIERS)).assign(scan=names)
+    for count in (2, 3):
+        if not table.iloc[:, :count].duplicated().any():
+            return table.iloc[:, :count].copy()
+    return table
+
+
+def _rows_of(record: dict, known: Mapping[str, list[tuple[int, dict[str, str]]]]) -> list[int]:
+    """Return the scans that a row's identifiers fit; what the row does not say, it does not ask."""
+    wanted = {name: prefixed(record.get(name), prefix) for name, prefix in IDENTIFIERS.items()}
+    if isinstance(record.get("scan"), str):
+        wanted["scan"] = record["scan"].strip()
+    asked = {name: value for name, value in wanted.items() if value}
+    fits = known.get(asked.get("participant_id") or "", [])
+    return [row for row, names in fits if asked.items() <= names.items()]
+
+
+def _read(value: object, levels: tuple[str, str], place: str, path: Path) -> float:
+    """Return 1 for the positive level, 0 for the negative, nan for an empty cell."""
+    if not isinstance(value, str) or not value.strip():
+        return np.nan
+    word = value.strip()
+    exact, alike = ([level == word for level in levels], [level.lower() == word.lower() for level in levels])
+    for fits in (exact, alike):
+        if sum(fits) == 1:
+            return float(fits[0])
+    raise BadInputError(f"{word!r} in {place} is neither {levels[0]} nor {levels[1]}", path, "correct it or empty it")
+
+
+def _rater(column: str) -> str:
+    """Return the rater of a sheet's column, or nothing."""
+    return ONE_RATER if column == "decision" else column.partition("decision_")[2] if column[:9] == "decision_" else ""
+
+
+def _shown(table: pd.DataFrame) -> dict[str, str]:
+    """Return the covariates a rater may see, by the name they are shown under."""
+    plain = {str(column).strip().lower().replace(" ", "_"): str(column) for column in table.columns}
+    found = {}
+    for name in SHOWN:
+        fits = [column for column in plain if column == name or (name[:5] == "time_" and column.startswith(name))]
+        if fits:
+            found[name] = plain[fits[0]]
+    return found

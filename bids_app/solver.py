@@ -1,0 +1,300 @@
+"""Support vector machines of a whole (C, gamma) grid and all folds, by sequential minimal optimisation.
+
+With labels s_i = +-1 and signed weights beta_i = s_i alpha_i, the dual problem of the SVM is
+
+    maximise  s' beta - 1/2 beta' K beta
+    subject to  sum_i beta_i = 0,  0 <= s_i beta_i <= C m_i,
+
+m_i being how many training scans share pattern and label i. SMO improves two variables at a time, with the
+gradient F = s - K beta kept up to date:
+
+- i: the largest F among those that may grow; j: among those that may shrink, the one that promises the
+  largest gain (F_i - F_j)^2 / (K_ii + K_jj - 2 K_ij); the choice of LIBSVM (Fan, Chen and Lin, JMLR 2005);
+- step (F_i - F_j) / (K_ii + K_jj - 2 K_ij), cut at the bounds; beta_i grows, beta_j shrinks by it;
+- stop when max F (may grow) - min F (may shrink) <= tol.
+
+The decision value of variable t is (K beta)_t + bias = s_t - F_t + bias: F holds it for every variable, so
+held-out scans take part with bound 0 and their decision values come free. What makes the grid cheap:
+
+- scans with equal maps and label are one variable (few voxels: few patterns);
+- each C starts from the solution of the previous C, each gamma from that of the previous gamma;
+- once exp(-gamma d) is 0 for the smallest distance, a larger gamma has the same kernel: copied.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+from bids_app.errors import BadInputError
+from bids_app.kernels import fill_kernel, merge_scans
+from bids_app.records import Grid
+
+# The positions of a maximum come packed into the low bits of the values (see _key): 16 bits number up to
+# 65,536 scans and leave 36 of the 52 bits of a mantissa, 11 digits, to choose by. Steps and the stopping
+# rule use the exact values.
+INDEX = np.int64(0xFFFF)
+VALUE = ~INDEX
+MAX_VARIABLES = int(INDEX) + 1
+SIGN_OFF = np.int64(0x7FFFFFFFFFFFFFFF)
+BARRED = 1e300  # added to the gradient of a variable that must not grow or shrink
+MAX_STEPS = 10_000_000  # as LIBSVM
+SAME_KERNEL = 1e-9  # kernels that differ by less count as one,
+NEARLY_SAME_KERNEL = 1e-3  # and by less than this have solutions worth starting from
+
+# Sums keep their order (no "reassoc"), so a machine gives the same numbers every time.
+_compile = njit(cache=True, nogil=True, error_model="numpy", fastmath={"nnan", "ninf", "nsz", "contract"})
+
+
+@_compile
+def _key(value: float) -> np.int64:
+    """Map a float to an integer of the same order: its bits, turned round where the sign bit is set.
+
+    Integers, unlike (value, index) pairs, have a maximum that compiles to vector instructions; so the
+    position of the largest value is found by replacing the low bits of its key by the index.
+    """
+    bits = np.float64(value).view(np.int64)
+    return bits ^ ((bits >> np.int64(63)) & SIGN_OFF)
+
+
+@_compile
+def _step_and_top(
+    gradient: np.ndarray, row_i: np.ndarray, row_j: np.ndarray, step: float, no_growth: np.ndarray
+) -> np.int64:
+    """Move the gradient by -step (K_i - K_j); return the packed maximum over those that may grow."""
+    top = -SIGN_OFF
+    for t in range(len(gradient)):
+        f = gradient[t] - step * (row_i[t] - row_j[t])
+        gradient[t] = f
+        top = max(top, (_key(f + no_growth[t]) & VALUE) | np.int64(t))
+    return top
+
+
+@_compile
+def _partner_and_bottom(
+    gradient: np.ndarray, no_shrinking: np.ndarray, inverse_i: np.ndarray, top: float
+) -> tuple[np.int64, np.int64]:
+    """Return the packed largest gain (top - F)^2 / curvature and the packed minimum, where F may shrink."""
+    gain, bottom = np.int64(0), SIGN_OFF
+    for t in range(len(gradient)):
+        f = gradient[t] + no_shrinking[t]
+        bottom = min(bottom, (_key(f) & VALUE) | np.int64(t))
+        above = max(top - f, 0.0)
+        gain = max(gain, (np.float64(above * above * inverse_i[t]).view(np.int64) & VALUE) | np.int64(t))
+    return gain, bottom
+
+
+@_compile
+def _smo(
+    kernel: np.ndarray,
+    inverse: np.ndarray,
+    low: np.ndarray,
+    high: np.ndarray,
+    beta: np.ndarray,
+    gradient: np.ndarray,
+    tol: float,
+) -> int:
+    """Optimise beta (U,) and its gradient in place; return the number of steps (MAX_STEPS: not converged)."""
+    no_growth = np.where(beta < high, 0.0, -BARRED)
+    no_shrinking = np.where(beta > low, 0.0, BARRED)
+    top = _step_and_top(gradient, kernel[0], kernel[0], 0.0, no_growth)
+    for steps in range(MAX_STEPS):
+        i = top & INDEX
+        if no_growth[i] != 0.0:
+            return steps
+        gain, bottom = _partner_and_bottom(gradient, no_shrinking, inverse[i], gradient[i])
+        last = bottom & INDEX
+        if no_shrinking[last] != 0.0 or gradient[i] - gradient[last] <= tol:
+            return steps
+        j = gain & INDEX
+        room_i, room_j = high[i] - beta[i], beta[j] - low[j]
+        step = min((gradient[i] - gradient[j]) * inverse[i, j], min(room_i, room_j))
+        beta[i] = high[i] if step == room_i else beta[i] + step  # exactly on the bound, or it would crawl
+        beta[j] = low[j] if step == room_j else beta[j] - step
+        no_growth[i] = 0.0 if beta[i] < high[i] else -BARRED
+        no_shrinking[j] = 0.0 if beta[j] > low[j] else BARRED
+        no_shrinking[i], no_growth[j] = 0.0, 0.0
+        top = _step_and_top(gradient, kernel[i], kernel[j], step, no_growth)
+    return MAX_STEPS
+
+
+@_compile
+def _bias(low: np.ndarray, high: np.ndarray, beta: np.ndarray, gradient: np.ndarray) -> float:
+    """Return the bias: mean gradient of the free variables, or, without any, the middle of its range."""
+    total, free, top, bottom = 0.0, 0, -BARRED, BARRED
+    for t in range(len(beta)):
+        may_grow, may_shrink = beta[t] < high[t], beta[t] > low[t]
+        if may_grow and may_shrink:
+            total += gradient[t]
+            free += 1
+        if may_grow:
+            top = max(top, gradient[t])
+        if may_shrink:
+            bottom = min(bottom, gradient[t])
+    return total / free if free else 0.5 * (top + bottom)
+
+
+@_compile
+def _set_gradient(kernel: np.ndarray, sign: np.ndarray, beta: np.ndarray, gradient: np.ndarray) -> None:
+    """Compute gradient = sign - kernel beta, over the support vectors only."""
+    gradient[:] = sign
+    for r in range(len(beta)):
+        if beta[r] != 0.0:
+            row = kernel[r]
+            for t in range(len(beta)):
+                gradient[t] -= beta[r] * row[t]
+
+
+@_compile
+def _enlarge(
+    beta: np.ndarray,
+    gradient: np.ndarray,
+    sign: np.ndarray,
+    copies: np.ndarray,
+    opposite: np.ndarray,
+    old: float,
+    new: float,
+) -> None:
+    """Turn the solution at C = old into a start for C = new, the better of two, in place.
+
+    Scaled by q = new / old, the dual objective is q s'beta - q^2/2 beta'K beta. Or beta is kept, and only
+    pairs of opposite label on one pattern grow with the bound, which adds 2 for every unit and leaves
+    K beta as it is.
+    """
+    q = new / old
+    linear, quadratic, pairs = 0.0, 0.0, 0.0
+    for t in range(len(beta)):
+        linear += sign[t] * beta[t]
+        quadratic += (sign[t] - gradient[t]) * beta[t]
+        if sign[t] > 0.0 and opposite[t] >= 0:
+            pairs += 2.0 * (new - old) * min(copies[t], copies[opposite[t]])
+    if q * linear - 0.5 * q * q * quadratic > linear + pairs - 0.5 * quadratic:
+        for t in range(len(beta)):
+            beta[t] *= q
+            gradient[t] = sign[t] - q * (sign[t] - gradient[t])
+    else:
+        for t in range(len(beta)):
+            if sign[t] > 0.0 and opposite[t] >= 0:
+                growth = (new - old) * min(copies[t], copies[opposite[t]])
+                beta[t] += growth
+                beta[opposite[t]] -= growth
+
+
+@_compile
+def solve_path(
+    kernel: np.ndarray,
+    inverse: np.ndarray,
+    sign: np.ndarray,
+    opposite: np.ndarray,
+    copies: np.ndarray,
+    costs: np.ndarray,
+    tol: float,
+    n_known: int,
+    solutions: np.ndarray,
+    decisions: np.ndarray,
+) -> int:
+    """Train one fold for every C, ascending.
+
+    Parameters
+    ----------
+    kernel, inverse : ndarray of float32, shape (U, U)
+        Kernel with ones on the diagonal, and 1 / (2 - 2 kernel).
+    sign : ndarray of float, shape (U,)
+        +1 or -1.
+    opposite : ndarray of int, shape (U,)
+        Variable of the same pattern and the other label, or -1.
+    copies : ndarray of float, shape (U,)
+        Training scans in each variable; 0 for held-out ones. Both labels must occur.
+    costs : ndarray of float, shape (n_C,)
+    tol : float
+        Stopping tolerance on the gradient (LIBSVM's default is 1e-3).
+    n_known : int
+        The first n_known rows of ``solutions`` hold the solutions for a similar kernel, to start from.
+    solutions, decisions : ndarray of float, shape (n_C, U)
+        Written: beta and decision values.
+
+    Returns
+    -------
+    int
+        Steps taken, or -1 if some C did not converge.
+    """
+    n = len(sign)
+    beta, gradient, low, high = np.zeros(n), sign.copy(), np.zeros(n), np.zeros(n)
+    total = 0
+    for c in range(len(costs)):
+        if c < n_known:
+            beta[:] = solutions[c]
+            _set_gradient(kernel, sign, beta, gradient)
+        elif c > 0:
+            _enlarge(beta, gradient, sign, copies, opposite, costs[c - 1], costs[c])
+        for t in range(n):
+            bound = costs[c] * copies[t]
+            high[t], low[t] = (bound, 0.0) if sign[t] > 0.0 else (0.0, -bound)
+            if abs(beta[t]) > bound * (1.0 - 1e-12):  # rounding must not leave a step of 1e-17 to take
+                beta[t] = sign[t] * bound
+        steps = _smo(kernel, inverse, low, high, beta, gradient, tol)
+        if steps == MAX_STEPS:
+            return -1
+        total += steps
+        bias = _bias(low, high, beta, gradient)
+        solutions[c] = beta
+        for t in range(n):
+            decisions[c, t] = sign[t] - gradient[t] + bias
+    return total
+
+
+@_compile
+def _count_correct(decisions: np.ndarray, sign: np.ndarray, weights: np.ndarray, correct: np.ndarray) -> None:
+    """Write, for every row of decisions (n_C, U), the weight of the variables on their label's side."""
+    for c in range(len(decisions)):
+        total = 0.0
+        for t in range(len(sign)):
+            if (decisions[c, t] >= 0.0) == (sign[t] > 0.0):
+                total += weights[t]
+        correct[c] = total
+
+
+def cross_validate(
+    distances: np.ndarray,
+    positive: np.ndarray,
+    train: np.ndarray,
+    validate: np.ndarray,
+    grid: Grid,
+    tol: float = 1e-3,
+) -> np.ndarray:
+    """Count correct validation scans for every C, gamma and fold.
+
+    Parameters
+    ----------
+    distances : ndarray of int32, shape (N, N)
+        Squared distances, lower triangle.
+    positive : ndarray of bool, shape (N,)
+    train, validate : ndarray of int, shape (n_folds, N)
+        How often each scan is in the training and in the validation part of each fold.
+    grid : Grid, values ascending
+
+    Returns
+    -------
+    ndarray of int64, shape (n_C, n_gamma, n_folds)
+    """
+    variables = merge_scans(distances, positive, (train + validate).any(axis=0))
+    n, n_folds, costs = len(variables.sign), len(train), np.array(grid.C, float)
+    if n > MAX_VARIABLES:
+        raise BadInputError(f"{n} scans are too many", "sweep", f"use at most {MAX_VARIABLES}")
+    copies, held_out = variables.sum(train), variables.sum(validate)
+    kernel, inverse = np.empty((2, n, n), np.float32)
+    solutions, decisions = np.zeros((n_folds, len(costs), n)), np.empty((len(costs), n))
+    correct = np.zeros((len(grid.gamma), n_folds, len(costs)), np.int64)
+    for g, gamma in enumerate(grid.gamma):
+        nearest = np.exp(-grid.gamma[g - 1] * variables.least) if g else 1.0
+        if nearest < SAME_KERNEL:  # the identity but for merged pairs, already at the previous gamma
+            correct[g] = correct[g - 1]
+            continue
+        n_known = 0 if g == 0 else len(costs) if nearest < NEARLY_SAME_KERNEL else 1
+        fill_kernel(variables, gamma, kernel, inverse)
+        for f in range(n_folds):
+            problem = (kernel, inverse, variables.sign, variables.opposite, copies[f])
+            if solve_path(*problem, costs, tol, n_known, solutions[f], decisions) < 0:
+                raise BadInputError(f"no convergence at gamma {gamma:g}", "sweep", "use a smaller largest C")
+            _count_correct(decisions, variables.sign, held_out[f], correct[g, f])
+    return correct.transpose(2, 0, 1)

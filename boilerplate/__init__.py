@@ -1,0 +1,1 @@
+"""Method text and references, filled in by `bids_app.report`."""
