@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bids_app import __version__, engine
 from bids_app.errors import BidsAppError, UsageError
@@ -50,7 +50,7 @@ def _run(options: Options, work_dir: Path) -> int:
     from bids_app.validation import validate
 
     said: list[str] = []
-    filters = {}
+    filters: dict[str, Any] = {}
     if options.bids_filter_file:
         filters, said = bids.read_filters(options.bids_filter_file)
     scans, without = bids.find_scans(

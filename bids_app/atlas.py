@@ -52,10 +52,15 @@ def load() -> Atlas:
 
 def synthetic_head(gm: np.ndarray, wm: np.ndarray, csf: np.ndarray, brain: np.ndarray) -> np.ndarray:
     """Return a FLAIR head (GM = 1) of tissue shares (X, Y, Z) at 1 mm: brain, fluid rim, bone and scalp."""
-    head = FLAIR_SIGNAL["gm"] * gm + FLAIR_SIGNAL["wm"] * wm + FLAIR_SIGNAL["csf"] * csf
+    head = brain_signal(gm, wm, csf)
     distance = ndimage.distance_transform_edt(~brain)
     inner = 0.0
     for outer, signal in SHELLS:
         head[(distance > inner) & (distance <= outer)] = signal
         inner = outer
     return head
+
+
+def brain_signal(gm: np.ndarray, wm: np.ndarray, csf: np.ndarray) -> np.ndarray:
+    """Return the synthetic FLAIR (GM = 1) of tissue shares, any shape."""
+    return FLAIR_SIGNAL["gm"] * gm + FLAIR_SIGNAL["wm"] * wm + FLAIR_SIGNAL["csf"] * csf

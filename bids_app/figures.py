@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import wraps
 from io import BytesIO
-from typing import ParamSpec
+from itertools import chain
+from typing import Any, ParamSpec
 
 import numpy as np
 from matplotlib import style
@@ -28,7 +29,7 @@ from bids_app import atlas
 from bids_app.records import Tissues, Volume
 
 ORANGE, SKY, GREEN, YELLOW, VERMILLION = "#E69F00", "#56B4E9", "#009E73", "#F0E442", "#D55E00"
-WIDTH, DPI, FONT = 1800, 100, 15.0  # px, px an inch, points: 12 px of text on a page 1,100 px wide
+WIDTH, DPI, FONT = 1600, 100, 13.5  # px, px an inch, points: 12 px of text on a page 1,100 px wide
 HEAD, GAP = 44, 6  # px: heading above a row, and between panels
 COLUMNS = 6
 LARGEST = 3.2  # px a mm, where a row has few panels
@@ -44,7 +45,7 @@ Window = tuple[np.ndarray, np.ndarray]  # lowest and highest mm of what is shown
 P = ParamSpec("P")
 
 
-def _as_png(draw: Callable[P, Figure]) -> Callable[P, bytes]:
+def as_png(draw: Callable[P, Figure]) -> Callable[P, bytes]:
     """Turn a function that draws a figure into one that returns its PNG, whatever the user's matplotlibrc says."""
 
     @wraps(draw)
@@ -137,7 +138,7 @@ def _sheet(rows: Sequence[tuple[str, Sequence[Cut], Window]], foot: int = 0) -> 
         figure.text(0.004, (top - HEAD / 2) / total, heading, color="white", fontsize=FONT, va="center")
         top -= HEAD + height
         left, row = 0.0, []
-        for axis, where in cuts:
+        for axis, _ in cuts:
             width, tall = (scale * (window[1] - window[0])[a] for a in ACROSS[axis])
             box = (left / WIDTH, (top + (height - tall) / 2) / total, width / WIDTH, tall / total)
             row.append(_panel(figure, box, axis, window))
@@ -156,7 +157,7 @@ def _panel(figure: Figure, box: tuple[float, float, float, float], axis: int, wi
     return axes
 
 
-def _write(axes: Axes, x: float, y: float, text: str, **kwargs: str) -> None:
+def _write(axes: Axes, x: float, y: float, text: str, **kwargs: Any) -> None:
     axes.text(
         x, y, text, transform=axes.transAxes, color="white", fontsize=FONT,
         path_effects=[withStroke(linewidth=3, foreground="black")], **kwargs,
@@ -180,7 +181,7 @@ def _lines(volume: Volume, axis: int) -> tuple[np.ndarray, np.ndarray]:
     return right, up
 
 
-def _image(axes: Axes, volume: Volume, cut: Cut, cmap: object, low: float, high: float, **kwargs: object) -> None:
+def _image(axes: Axes, volume: Volume, cut: Cut, cmap: Any, low: float, high: float | None, **kwargs: Any) -> None:
     right, up = _lines(volume, cut[0])
     half = [volume.spacing[a] / 2 for a in ACROSS[cut[0]]]
     extent = (right[0] - half[0], right[-1] + half[0], up[0] - half[1], up[-1] + half[1])
@@ -188,7 +189,7 @@ def _image(axes: Axes, volume: Volume, cut: Cut, cmap: object, low: float, high:
     axes.imshow(
         _plane(volume, cut), cmap=cmap, vmin=low, vmax=high, extent=extent, origin="lower", aspect="auto",
         **kwargs,
-    )  # type: ignore[arg-type]  # fmt: skip
+    )  # fmt: skip
     axes.set(xlim=limits[0], ylim=limits[1])
 
 
@@ -224,7 +225,7 @@ def _colour_bar(figure: Figure, foot: int, label: str, threshold: float | None =
         )  # fmt: skip
 
 
-def _scan(axes: Axes, scan: Volume, index: int, white: float) -> Cut:
+def _scan(axes: Axes, scan: Volume, index: int, white: float | None) -> Cut:
     """Draw an axial slice of a canonical scan with its number, from below; return the cut."""
     cut = (AXIAL, _position(scan, AXIAL, index))
     _image(axes, scan, cut, "gray", 0, white)
@@ -235,7 +236,7 @@ def _scan(axes: Axes, scan: Volume, index: int, white: float) -> Cut:
 # -- the figures ---------------------------------------------------------------------------------
 
 
-@_as_png
+@as_png
 def registration(scan: Volume, head: np.ndarray, mask: np.ndarray, warped: Volume) -> Figure:
     """Return the PNG of the alignment, seen from both sides.
 
@@ -275,7 +276,7 @@ def registration(scan: Volume, head: np.ndarray, mask: np.ndarray, warped: Volum
     return figure
 
 
-@_as_png
+@as_png
 def tissues(scan: Volume, tissues: Tissues) -> Figure:
     """Return the PNG of brain mask and tissues on native slices, as outlines and filled."""
     native, labels = _canonical(scan), _canonical(scan.like(tissues.labels))
@@ -297,7 +298,7 @@ def tissues(scan: Volume, tissues: Tissues) -> Figure:
     return figure
 
 
-@_as_png
+@as_png
 def belief(belief: Volume, brain: np.ndarray, threshold: float) -> Figure:
     """Return the PNG of the belief map: blue below, white at, red above the gray matter's mean."""
     native, inside = _canonical(belief), _canonical(belief.like(brain))
@@ -308,7 +309,7 @@ def belief(belief: Volume, brain: np.ndarray, threshold: float) -> Figure:
     heading = ["Gray matter belief map, (F - mean of GM) / mean of GM", "continued, upwards"]
     rows = [(heading[i], [(AXIAL, 0.0)] * len(half), window) for i, half in enumerate(halves)]
     figure, panels = _sheet(rows, foot := 130)
-    for axes, index in zip(sum(panels, []), chosen, strict=True):
+    for axes, index in zip(chain.from_iterable(panels), chosen, strict=True):
         cut = (AXIAL, _position(native, AXIAL, index))
         _image(axes, shown, cut, "RdBu_r", -BELIEF_LIMIT, BELIEF_LIMIT)
         _outline(axes, native, cut, threshold, "black", 0.8)
@@ -318,7 +319,7 @@ def belief(belief: Volume, brain: np.ndarray, threshold: float) -> Figure:
     return figure
 
 
-@_as_png
+@as_png
 def lesions(scan: Volume, published: np.ndarray, cleaned: np.ndarray) -> Figure:
     """Return the PNG of the lesion maps: fullest slices, each plain and with outlines below it."""
     native = _canonical(scan)
@@ -347,7 +348,7 @@ def lesions(scan: Volume, published: np.ndarray, cleaned: np.ndarray) -> Figure:
     return figure
 
 
-@_as_png
+@as_png
 def template(lesion: Volume, belief: Volume) -> Figure:
     """Return the PNG of lesion and belief map on the T1w template, both at 3 mm in template space."""
     under, mask = atlas.background(2), atlas.brain_grid(2)
@@ -376,12 +377,12 @@ def template(lesion: Volume, belief: Volume) -> Figure:
     return figure
 
 
-@_as_png
+@as_png
 def histogram(values_tissue: np.ndarray, values_gm: np.ndarray, threshold: float) -> Figure:
     """Return the PNG of the belief's histogram: brain tissue, gray matter, threshold, mean and SD."""
     figure = Figure(figsize=(WIDTH / DPI, 6.0), dpi=DPI)
     axes = figure.add_axes((0.07, 0.13, 0.92, 0.84))
-    edges = np.linspace(-1, 1.5, 126)
+    edges = [float(edge) for edge in np.linspace(-1, 1.5, 126)]
     for values, label, colour in ((values_tissue, "gray and white matter", SKY), (values_gm, "gray matter", "black")):
         values = np.asarray(values, np.float64).ravel()
         if not values.size:
@@ -396,6 +397,6 @@ def histogram(values_tissue: np.ndarray, values_gm: np.ndarray, threshold: float
     axes.set_xlabel("belief, (F - mean of GM) / mean of GM; the end bins hold all beyond", fontsize=FONT)
     axes.set_ylabel("voxels", fontsize=FONT)
     axes.tick_params(labelsize=FONT)
-    axes.legend(fontsize=FONT, loc="upper left", frameon=False)
+    axes.legend(fontsize=FONT, loc="upper right", frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
     return figure

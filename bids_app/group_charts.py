@@ -12,10 +12,10 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import FancyBboxPatch
 from matplotlib.patheffects import withStroke
 
-from bids_app.figures import DPI, FONT, WIDTH
-from bids_app.figures import _as_png as as_png
+from bids_app.figures import as_png as as_png
 from bids_app.records import Evaluation, GroupResult, Measure, Performance
 
+WIDTH, DPI, FONT = 1800, 100, 15.0  # px, px an inch, points: 13 px of text on a page 1,100 px wide
 TRAIN, TEST, INK, PALE = "#1F5FA8", "#C4161C", "#222222", "#8A8A8A"
 MEASURES = {"sensitivity": "Sensitivity", "specificity": "Specificity", "accuracy": "Accuracy", "auc": "AUC"}
 LANES = {"published": ("#FDF1E3", "#B5651D"), "leakage-free": ("#E6F1EC", "#00684A")}  # fill and edge
@@ -169,7 +169,7 @@ STEPS = (  # of the participant level
     ("Template", "MNI152NLin2009aSym\n3 mm"),
 )
 CHOICES = ("Division", "Voxel ranking", "C and gamma", "Number of voxels n", "Test set")
-SIZE = (18.0, 9.0)  # inches
+SIZE = (WIDTH / DPI, 9.0)  # inches
 
 
 @as_png

@@ -16,9 +16,8 @@ from matplotlib.figure import Figure
 from scipy.stats import chi2 as chi2_distribution
 
 from bids_app import atlas
-from bids_app.figures import DPI, FONT, WIDTH
-from bids_app.figures import _as_png as as_png
-from bids_app.group_charts import INK, curves, plain, summary_plot, workflow
+from bids_app.figures import as_png as as_png
+from bids_app.group_charts import DPI, FONT, INK, WIDTH, curves, plain, summary_plot, workflow
 from bids_app.group_slices import (
     FOOT,
     GAP,

@@ -196,16 +196,9 @@ def sweeps(evaluation: Evaluation) -> dict[str, object]:
             each = curve[i]
             row += [num(each.auc.value) if each.auc else "–"]
             row += [percent(m.value) for m in (each.accuracy, each.sensitivity, each.specificity)]
-        rows.append([*row, evaluation.ties.get(cell.n_voxels, "")])
+        rows.append(row)
     words = ["AUC", "accuracy", "sensitivity", "specificity"]
-    columns = [
-        "n",
-        "C",
-        "gamma",
-        "CV accuracy",
-        *(f"{part} {w}" for part in ("training", "test") for w in words),
-        "tied",
-    ]
+    columns = ["n", "C", "gamma", "CV accuracy", *(f"{part} {w}" for part in ("training", "test") for w in words)]
     sweep = evaluation.sweep
     accuracy = (sweep.correct[evaluation.chosen] / sweep.fold_sizes).mean(axis=-1)
     grid = [[f"C = {c:g}", *map(percent, line)] for c, line in zip(sweep.grid.C, accuracy, strict=True)]
@@ -217,6 +210,7 @@ def ties(result: GroupResult) -> tuple[list[str], list[list[object]]]:
     """Return columns and rows of voxels tied at the cut: powers of two, all voxels and the chosen counts."""
     chosen = {each.cells[each.chosen].n_voxels for each in result.evaluations.values()}
     counts = {n for each in result.evaluations.values() for n in each.ties if n.bit_count() == 1} | chosen
+    counts |= {max(each.ties) for each in result.evaluations.values() if each.ties}
     rows: list[list[object]] = []
     for n in sorted(counts):
         row: list[object] = [f"{n:,}"]

@@ -17,8 +17,7 @@ from matplotlib.colors import Colormap
 from matplotlib.figure import Figure
 
 from bids_app import atlas
-from bids_app.figures import DPI, FONT, WIDTH
-from bids_app.group_charts import INK, plain
+from bids_app.group_charts import DPI, FONT, INK, WIDTH, plain
 
 SLICES = (-42.0, -27.0, -12.0, 0.0, 12.0, 24.0, 36.0, 51.0)  # mm; fixed, so that figures of cohorts compare
 APART = 6.0  # mm, between slices chosen for what they hold

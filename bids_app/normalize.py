@@ -14,13 +14,19 @@ import ants
 import numpy as np
 
 from bids_app.affine import refine
+from bids_app.atlas import brain_signal
 from bids_app.errors import ScanError
 from bids_app.geometry import LPS, centre, centred, coarser, to_ants
 from bids_app.pose import find_pose
 from bids_app.records import Alignment, Atlas, Pose, Priors, Volume
 
 SPACING = 3.0  # mm: as accurate as 1 mm on thick clinical slices, at a sixth of its cost
-SYN = {"syn_metric": "mattes", "syn_sampling": 32, "reg_iterations": (60, 40, 20)}
+SYN = {  # steps of 0.3 reach in half the iterations what ANTs' default of 0.2 reaches
+    "syn_metric": "mattes",
+    "syn_sampling": 32,
+    "grad_step": 0.3,
+    "reg_iterations": (50, 30, 10),
+}
 
 
 def register(scan: Volume, atlas: Atlas, folder: Path, *, seed: int, trust_header: bool = True) -> Alignment:
@@ -103,12 +109,17 @@ def mask_to_template(transform: str, mask: Volume, grid: Volume) -> np.ndarray:
 
 
 def priors(transform: str, atlas: Atlas, scan: Volume) -> Priors:
-    """Return the atlas maps on the scan's grid (``transform`` from template to scan)."""
+    """Return the atlas maps on the scan's grid (``transform`` from template to scan).
+
+    Three maps are carried; as interpolation is linear, fluid (the rest of the brain) and the synthetic head
+    inside the brain follow from them.
+    """
     target = to_ants(scan)
 
     def carry(volume: Volume) -> np.ndarray:
         data: np.ndarray = ants.apply_transforms(target, to_ants(volume), [transform], interpolator="linear").numpy()
-        return data
+        return np.clip(data, 0, 1)
 
-    shares = (np.clip(carry(volume), 0, 1) for volume in (atlas.gm, atlas.wm, atlas.csf, atlas.mask))
-    return Priors(carry(atlas.head), *shares)
+    gm, wm, mask = carry(atlas.gm), carry(atlas.wm), carry(atlas.mask)
+    csf = np.clip(mask - gm - wm, 0, 1)
+    return Priors(brain_signal(gm, wm, csf), gm, wm, csf, mask)

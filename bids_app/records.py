@@ -279,7 +279,7 @@ class Alignment:
 
 @dataclass(frozen=True)
 class Priors:
-    """Atlas maps carried onto the scan's grid, each an array of shape (X, Y, Z) in [0, 1] (head: unbounded)."""
+    """Atlas maps on the scan's grid, each (X, Y, Z) in [0, 1]; ``head`` is the synthetic FLAIR in the brain."""
 
     head: np.ndarray
     gm: np.ndarray
