@@ -127,6 +127,24 @@ def load(folder: Path) -> StoredModel:
     return stored
 
 
+def find(path: Path) -> Path:
+    """Return the folder of the model meant by ``path``: itself, or a group folder's leakage-free model.
+
+    Raises
+    ------
+    MissingInputError
+        There is none.
+    """
+    places = [path.parent if path.name == "model.json" else path]
+    places += [path / inner for inner in ("leakage-free", "model/leakage-free", "group/model/leakage-free")]
+    for place in places:
+        if (place / "model.json").is_file():
+            return place
+    raise MissingInputError(
+        "no model here (no model.json)", path, "give <output_dir>/group/model/leakage-free of a group run"
+    )
+
+
 def libsvm_text(model: Model) -> str:
     """Return the model in LIBSVM's text format, support vectors of the positive group (label 1) first."""
     order = np.argsort(model.dual_coef < 0, kind="stable")

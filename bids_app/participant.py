@@ -14,12 +14,12 @@ from typing import Any
 
 import pandas as pd
 
-from bids_app import __version__, chain, derivatives, engine, files, intake, report
+from bids_app import __version__, chain, derivatives, engine, files, intake, modelfile, prediction, report
 from bids_app.bids import BIDSIGNORE, Scan, description
 from bids_app.errors import BidsAppError
 from bids_app.geometry import canonical
 from bids_app.options import Options
-from bids_app.records import Failure, Outcome, Summary
+from bids_app.records import Failure, Outcome, StoredModel, Summary
 
 log = logging.getLogger("bids_app")
 TABLE = "participants_lesions"  # not in phenotype/: there BIDS allows one row a participant only
@@ -52,6 +52,7 @@ class Task:
 def run(options: Options, scans: Sequence[Scan], log_file: Path, work_dir: Path) -> list[Outcome]:
     """Process all scans, write the data set's files, tables and reports, and return how each scan ended."""
     output = options.output_dir
+    model = modelfile.load(modelfile.find(options.model)) if options.model else None
     write_dataset_files(output, options.bids_dir)
     tasks = [
         Task(
@@ -75,10 +76,24 @@ def run(options: Options, scans: Sequence[Scan], log_file: Path, work_dir: Path)
         if outcome.status == "failed" and options.stop_on_first_crash:
             log.error("stopped at the first failure, as asked")
             break
+    if model:
+        finished = {o.scan for o in outcomes if o.status != "failed"}
+        _predict(model, [scan for scan in scans if scan.name in finished], output, work_dir, options.nprocs)
     failures = [Failure(o.scan, o.line) for o in outcomes if o.status == "failed"]
     files.write_json(log_file.parent / "failures.json", {f.scan: f.line for f in failures})
     write_reports(output, scans, failures)
     return outcomes
+
+
+def _predict(model: StoredModel, scans: Sequence[Scan], output: Path, work_dir: Path, nprocs: int) -> None:
+    """Predict the group of every finished scan, and say it."""
+    if not scans:
+        return
+    table = prediction.predict(model, scans, output, work_dir / "maps", nprocs)
+    path = prediction.write(table, output)
+    for row in table.itertuples():
+        log.info("%s: %s (decision value %+.3f)", row.scan, row.prediction, row.decision_value)
+    log.info("predictions: %s", path)
 
 
 def process(task: Task) -> Outcome:
@@ -220,6 +235,7 @@ def write_reports(output: Path, scans: Sequence[Scan], failures: Sequence[Failur
     files.write_text(output / "logs" / "CITATION.md", texts)
     files.write_text(output / "logs" / "CITATION.bib", report.bibliography())
     method = report.method_html(texts)
+    predictions = prediction.read(output)
     for participant in sorted({scan.participant for scan in scans}):
         summaries = _summaries(output, participant)
         images = {
@@ -227,7 +243,8 @@ def write_reports(output: Path, scans: Sequence[Scan], failures: Sequence[Failur
             for summary in summaries
         }
         mine = [f for f in failures if f.scan.split("_")[0] == participant]
-        page = report.participant_page(participant, summaries, images, mine, method, __version__)
+        predicted = [row for row in predictions if row["participant_id"] == participant]
+        page = report.participant_page(participant, summaries, images, mine, method, __version__, predicted)
         path = output / f"{participant}.html"
         files.write_text(path, page)
         written.append(path)

@@ -122,6 +122,15 @@ def write(table: pd.DataFrame, output_dir: Path) -> Path:
     return path
 
 
+def read(output_dir: Path) -> list[dict[str, object]]:
+    """Return the rows that a report shows, without the model's digest; none where nothing was predicted."""
+    path = output_dir / f"{TABLE}.tsv"
+    if not path.exists():
+        return []
+    table = files.read_tsv(path, required=tuple(COLUMNS)).drop(columns="model_digest")
+    return [{str(key): value for key, value in row.items()} for row in table.fillna("").to_dict("records")]
+
+
 def _numbers(stored: StoredModel, key: str, count: int) -> tuple[float, ...]:
     """Return numbers from what the model says of its training data."""
     values = np.ravel(np.asarray(stored.training.get(key, ()), dtype=object))
