@@ -168,20 +168,19 @@ def find_scans(
     Raises
     ------
     MissingInputError
-        ``root`` is no folder, or a participant asked for is not in it.
+        ``root`` is no folder, or holds no participants.
     NothingSelectedError
-        No scan is left.
+        No scan is left; a participant asked for who is not there counts as one without FLAIR.
     """
     root = Path(os.path.abspath(root))  # not resolved: links of DataLad must stay as they are
     present = participants_of(root)
-    missing = [label for label in participants if label not in present]
-    if missing:
-        raise MissingInputError(
-            f"no participant {', '.join('sub-' + m for m in missing)} (there are: {_some(present)})",
+    wanted = sorted(set(participants)) or present
+    if not set(wanted) & set(present):
+        raise NothingSelectedError(
+            f"none of {_some(wanted)} is in the data set (there are: {_some(present)})",
             root,
             "check --participant-label",
         )
-    wanted = sorted(set(participants)) or present
     scans = _query(root, wanted, bool(participants), sessions, dict(filters or {}), database)
     if not scans:
         what = f"no FLAIR scan of {_some(wanted)}"

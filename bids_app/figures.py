@@ -28,7 +28,7 @@ from PIL import Image
 from bids_app import atlas
 from bids_app.records import Tissues, Volume
 
-ORANGE, SKY, GREEN, YELLOW, VERMILLION = "#E69F00", "#56B4E9", "#009E73", "#F0E442", "#D55E00"
+ORANGE, SKY, GREEN, YELLOW, VERMILION = "#E69F00", "#56B4E9", "#009E73", "#F0E442", "#D55E00"
 WIDTH, DPI, FONT = 1600, 100, 13.5  # px, px an inch, points: 12 px of text on a page 1,100 px wide
 HEAD, GAP = 44, 6  # px: heading above a row, and between panels
 COLUMNS = 6
@@ -290,10 +290,10 @@ def tissues(scan: Volume, tissues: Tissues) -> Figure:
         cut = _scan(outlined, native, index, white)
         for part, colour in zip(parts, (YELLOW, SKY), strict=True):
             _outline(outlined, part, cut, 0.5, colour, 0.8)
-        _outline(outlined, inside, cut, 0.5, VERMILLION)
+        _outline(outlined, inside, cut, 0.5, VERMILION)
         _scan(filled, native, index, white)
         _image(filled, labels, cut, ListedColormap(["#00000000", "#B0B0B0", YELLOW, SKY]), 0, 3, alpha=0.75)
-    _keys(figure, upper, [("brain mask", VERMILLION), ("white matter", YELLOW), ("fluid", SKY)])
+    _keys(figure, upper, [("brain mask", VERMILION), ("white matter", YELLOW), ("fluid", SKY)])
     _keys(figure, lower, [("gray matter", "#B0B0B0"), ("white matter", YELLOW), ("fluid", SKY)])
     return figure
 
@@ -368,7 +368,7 @@ def template(lesion: Volume, belief: Volume) -> Figure:
     shown = belief.like(np.where(inside, belief.data, np.nan))
     for above, below, cut in zip(upper, lower, cuts, strict=True):
         _image(above, under, cut, "gray", 0, 1)
-        _image(above, marked, cut, ListedColormap([VERMILLION]), 0, 1, interpolation="nearest")
+        _image(above, marked, cut, ListedColormap([VERMILION]), 0, 1, interpolation="nearest")
         _image(below, shown, cut, "RdBu_r", -BELIEF_LIMIT, BELIEF_LIMIT)
         _outline(below, mask, cut, 0.5, "white", 0.8)
         for axes in (above, below):
@@ -391,7 +391,7 @@ def histogram(values_tissue: np.ndarray, values_gm: np.ndarray, threshold: float
         style_ = {"histtype": "stepfilled"} if colour == SKY else {"histtype": "step", "linewidth": 2}
         axes.hist(np.clip(values, edges[0], edges[-1]), edges, color=colour, label=label, **style_)
     above = float(np.mean(np.asarray(values_tissue) > threshold)) if np.size(values_tissue) else 0.0
-    axes.axvline(threshold, color=VERMILLION, linewidth=2.5, label=f"threshold {threshold:.3f}: {above:.2%} above")
+    axes.axvline(threshold, color=VERMILION, linewidth=2.5, label=f"threshold {threshold:.3f}: {above:.2%} above")
     axes.set_yscale("log")
     axes.set_xlim(edges[0], edges[-1])
     axes.set_xlabel("belief, (F - mean of GM) / mean of GM; the end bins hold all beyond", fontsize=FONT)

@@ -188,7 +188,9 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def write_tsv(path: Path, table: pd.DataFrame) -> None:
     """Write a table as BIDS TSV: missing values ``n/a``, floats with 10 significant digits."""
-    write_text(path, table.to_csv(sep="\t", index=False, na_rep="n/a", float_format="%.10g", lineterminator="\n"))
+    # cell by cell: rows kept from an earlier run are text, which pandas' float_format would leave out with its column
+    shown = table.map(lambda cell: f"{cell:.10g}" if isinstance(cell, float) and not np.isnan(cell) else cell)
+    write_text(path, shown.to_csv(sep="\t", index=False, na_rep="n/a", lineterminator="\n"))
 
 
 def read_tsv(path: Path, required: tuple[str, ...] = ()) -> pd.DataFrame:

@@ -216,7 +216,6 @@ _COLUMNS = {
     "gm_mean": "FLAIR intensity of gray matter after bias correction",
     "belief_mean": "Mean belief over GM and WM",
     "belief_sd": "SD of the belief over GM and WM",
-    "brain_volume": "Brain volume as checked, ml",
     "template_agreement": "Correlation of scan and synthetic FLAIR in the brain",
     "pose_similarity": "Correlation of scan and synthetic head before warping",
     "coverage": "Share of the template's brain in the field of view",

@@ -50,7 +50,7 @@ def checks(
     brain_ml = float(tissues.mask.sum()) * scan.voxel_ml
     return (
         Check(
-            "brain_volume",
+            "brain_volume_ml",
             brain_ml,
             "ml",
             900,

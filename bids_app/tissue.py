@@ -70,6 +70,7 @@ def segment(scan: Volume, priors: Priors) -> Tissues:
     prior = np.stack([priors.gm[mask], priors.wm[mask], priors.csf[mask]]).astype(np.float64) + PRIOR_FLOOR
     prior /= prior.sum(axis=0)
     posterior, means = _expectation_maximisation(x, prior)
+    posterior[2, x > means[0]] = 0  # fluid is dark on FLAIR: what is brighter than gray matter is tissue, or lesion
     maps = []
     for values in posterior:
         full = np.zeros(mask.shape, np.float32)
