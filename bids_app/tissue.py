@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ants
 import numpy as np
+from scipy import ndimage
 
 from bids_app.geometry import centred, coarser, finer, to_ants
 from bids_app.records import Priors, Tissues, Volume
@@ -65,7 +66,7 @@ def segment(scan: Volume, priors: Priors) -> Tissues:
     ``p_k(v) = w_k pi_k(v) N(F(v)) / (sum_j w_j pi_j(v) N_j(F(v)) + u)`` and re-estimates mu, sd and w from p;
     u is the uniform density over the intensity range, times `LESION_SHARE`.
     """
-    mask = (priors.mask > 0.5) & (scan.data > 0)
+    mask = brain_mask(scan, priors)
     x = scan.data[mask].astype(np.float64)
     prior = np.stack([priors.gm[mask], priors.wm[mask], priors.csf[mask]]).astype(np.float64) + PRIOR_FLOOR
     prior /= prior.sum(axis=0)
@@ -78,6 +79,18 @@ def segment(scan: Volume, priors: Priors) -> Tissues:
         maps.append(full)
     gm, wm, csf = maps
     return Tissues(gm, wm, csf, mask=mask, means=dict(zip(("GM", "WM", "CSF"), map(float, means), strict=True)))
+
+
+def brain_mask(scan: Volume, priors: Priors) -> np.ndarray:
+    """Return the brain (bool, (X, Y, Z)): where the atlas says so, without what lies outside the image.
+
+    Voxels of 0 at the brain's edge are padding, or background of a scan without its skull; those enclosed in an
+    axial slice are fluid, and belong to the brain.
+    """
+    inside = priors.mask > 0.5
+    seen = inside & (scan.data > 0)
+    filled = np.stack([ndimage.binary_fill_holes(seen[..., k]) for k in range(seen.shape[2])], axis=-1)
+    return inside & filled
 
 
 def _expectation_maximisation(x: np.ndarray, prior: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
