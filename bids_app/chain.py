@@ -30,7 +30,8 @@ def analyse(
     Parameters
     ----------
     scan : Volume
-        FLAIR, non-negative, finite.
+        FLAIR, non-negative, finite; canonical and centred (see `geometry`), so that results do not depend on how
+        it is stored.
     folder : Path
         Empty folder for ANTs' transform files; must outlive the result.
     threshold : float

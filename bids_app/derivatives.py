@@ -10,7 +10,6 @@ import hashlib
 import importlib.metadata
 import json
 import platform
-import shutil
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -18,10 +17,10 @@ from typing import Any
 
 import numpy as np
 
-from bids_app import __version__, figures, files
+from bids_app import __version__, figures, files, transformfile
 from bids_app.bids import Scan
 from bids_app.errors import BidsAppError
-from bids_app.geometry import stored_like
+from bids_app.geometry import canonical, centre, stored_like
 from bids_app.records import SPACE, Analysis, Check, Summary, Volume
 
 PACKAGES = ("antspyx", "numpy", "scipy", "nibabel", "nilearn", "pybids")
@@ -83,8 +82,8 @@ def write(
 ) -> Summary:
     """Write every derivative of a scan with its sidecar, its figures, and last its mark.
 
-    ``found`` is on the canonical grid of the scan, ``original`` the scan as it is stored: native images go
-    back to its axes.
+    ``found`` is on the canonical, centred grid of the scan, ``original`` the scan as it is stored: native images
+    go back to its axes, transforms to its world.
 
     Raises
     ------
@@ -96,9 +95,9 @@ def write(
         files.write_nifti(output_dir / scan.output(key), stored_like(data, original), original.affine)
     for key, data in _normalised(found).items():
         files.write_nifti(output_dir / scan.output(key), data, found.belief_mni.affine)
+    offset = centre(canonical(original))
     for key, source in (("forward", found.alignment.forward), ("inverse", found.alignment.inverse)):
-        with files.atomic(output_dir / scan.output(key)) as temporary:
-            shutil.copyfile(source, temporary)
+        transformfile.write(Path(source), output_dir / scan.output(key), offset, to_scan=key == "forward")
     sidecars = _sidecars(scan, found)
     for key, content in sidecars.items():
         path = output_dir / scan.output(key)

@@ -12,7 +12,7 @@ from scipy import ndimage
 from bids_app.records import Volume
 
 LPS = np.diag([-1.0, -1.0, 1.0])  # ITK's world axes point left, posterior, superior; NIfTI's right, anterior
-LINEAR_DIGITS, ORIGIN_DIGITS = 4, 2  # decimals of an affine that are kept
+LINEAR_DIGITS = 4  # decimals of an affine's linear part that are kept
 BLUR = 0.4  # Gaussian SD before subsampling, in units of sqrt(new^2 - old^2): keeps half the band, no aliasing
 
 
@@ -74,14 +74,13 @@ def canonical(volume: Volume) -> Volume:
     """Return the same image with its axes stored nearest to right, anterior, superior.
 
     Whatever order a scanner stores its axes in, the chain then sees equal arrays. World coordinates stay to
-    0.02 mm: the affine is rounded, since headers keep 7 digits of it and registration is chaotic, so that
-    without rounding a scan and its re-stored copy would differ in some per cent of their lesion voxels.
+    0.02 mm: the linear part is rounded, since headers keep 7 digits of it and registration is chaotic, so
+    that without rounding a scan and its re-stored copy would differ in some per cent of their lesion voxels.
     """
     turn = orientations.io_orientation(volume.affine)
     data = orientations.apply_orientation(volume.data, turn)
     affine = volume.affine @ orientations.inv_ornt_aff(turn, volume.data.shape)
     affine[:3, :3] = np.round(affine[:3, :3], LINEAR_DIGITS)
-    affine[:3, 3] = np.round(affine[:3, 3], ORIGIN_DIGITS)
     return Volume(np.ascontiguousarray(data), affine)
 
 

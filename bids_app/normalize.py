@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 import ants
@@ -16,7 +15,7 @@ import numpy as np
 from bids_app.affine import refine
 from bids_app.atlas import brain_signal
 from bids_app.errors import ScanError
-from bids_app.geometry import LPS, centre, centred, coarser, to_ants
+from bids_app.geometry import LPS, coarser, to_ants
 from bids_app.pose import find_pose
 from bids_app.records import Alignment, Atlas, Pose, Priors, Volume
 
@@ -35,7 +34,7 @@ def register(scan: Volume, atlas: Atlas, folder: Path, *, seed: int, trust_heade
     Parameters
     ----------
     scan : Volume
-        Bias-corrected FLAIR, any grid.
+        Bias-corrected FLAIR, best with its field of view about the origin (`geometry.centred`).
     atlas : Atlas
     folder : Path
         Where ANTs may write; it is ANTs that names the files.
@@ -50,7 +49,7 @@ def register(scan: Volume, atlas: Atlas, folder: Path, *, seed: int, trust_heade
         ANTs gave up.
     """
     moving, fixed = coarser(scan, SPACING), coarser(atlas.head, SPACING)
-    pose = _pose(moving, fixed, trust_header)
+    pose = refine(find_pose(moving, fixed, trust_header=trust_header), moving, fixed)
     start = folder / "affine.mat"
     ants.write_transform(_affine_transform(pose), str(start))
     with _random_seed(seed):
@@ -68,13 +67,6 @@ def register(scan: Volume, atlas: Atlas, folder: Path, *, seed: int, trust_heade
         except RuntimeError as error:
             raise ScanError(f"registration failed ({error})", remedy="look at the scan; is it a head?") from error
     return Alignment(warp["fwdtransforms"], warp["invtransforms"], pose)
-
-
-def _pose(moving: Volume, fixed: Volume, trust_header: bool) -> Pose:
-    """Return the affine pose, found with the field of view about the origin: no shift of it changes a bit."""
-    about = centred(moving)
-    pose = refine(find_pose(about, fixed, trust_header=trust_header), about, fixed)
-    return replace(pose, translation=pose.translation + centre(moving))
 
 
 def _affine_transform(pose: Pose) -> object:

@@ -17,7 +17,7 @@ import pandas as pd
 from bids_app import __version__, chain, derivatives, engine, files, intake, modelfile, prediction, report
 from bids_app.bids import BIDSIGNORE, Scan, description
 from bids_app.errors import BidsAppError
-from bids_app.geometry import canonical
+from bids_app.geometry import canonical, centred
 from bids_app.options import Options
 from bids_app.records import Failure, Outcome, StoredModel, Summary
 
@@ -132,7 +132,7 @@ def _process(task: Task) -> str:
     task.work_dir.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f"{scan.name}_", dir=task.work_dir) as folder:
         found = chain.analyse(
-            canonical(volume),
+            centred(canonical(volume)),
             Path(folder),
             threshold=task.threshold,
             seed=task.seed,

@@ -11,7 +11,7 @@ import ants
 import numpy as np
 from scipy import ndimage
 
-from bids_app.geometry import centred, coarser, finer, to_ants
+from bids_app.geometry import coarser, finer, to_ants
 from bids_app.records import Priors, Tissues, Volume
 
 BIAS_SPACING = 8.0  # mm: within 1 % of the field found at 6 mm, in half the time
@@ -41,7 +41,7 @@ def correct_bias(scan: Volume, mask: np.ndarray | None = None) -> Volume:
     mask : ndarray of bool, shape (X, Y, Z), optional
         Voxels to estimate the field from; an Otsu foreground where none is given.
     """
-    small = centred(coarser(scan, BIAS_SPACING))
+    small = coarser(scan, BIAS_SPACING)
     image = to_ants(small)
     if mask is None:
         inside = ants.threshold_image(image, "Otsu", 1).numpy() > 0
@@ -55,7 +55,7 @@ def correct_bias(scan: Volume, mask: np.ndarray | None = None) -> Volume:
         convergence={"iters": list(BIAS_ITERATIONS), "tol": 1e-6},
         return_bias_field=True,
     )
-    gain = finer(small.like(field.numpy()), centred(scan))
+    gain = finer(small.like(field.numpy()), scan)
     return scan.like(np.where(gain > 0.05, scan.data / np.maximum(gain, 0.05), scan.data).astype(np.float32))
 
 
