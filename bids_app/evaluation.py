@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.stats import norm, rankdata
+from scipy.stats import norm, rankdata, t
 from statsmodels.stats.proportion import proportion_confint
 
 from bids_app.cohort import by_participant
@@ -105,7 +105,8 @@ def bootstrap(
     """Give intervals that know that the scans of one participant are not independent.
 
     Participants are drawn with replacement within their group, each with all of its scans (the cluster
-    bootstrap, Field and Welsh 2007); the interval is that of the percentiles.
+    bootstrap, Field and Welsh 2007). The interval is that of the expanded percentiles (Hesterberg 2015), since
+    plain ones are too narrow where a group has few participants.
 
     Parameters
     ----------
@@ -139,20 +140,32 @@ def bootstrap(
     tp, n_positive = drawn @ hits[is_positive], drawn @ sizes[is_positive]
     tn, n_negative = drawn_negative @ hits[~is_positive], drawn_negative @ sizes[~is_positive]
     wins = np.sum((drawn @ _wins(index, is_positive, decisions)) * drawn_negative, axis=1)
-    few, few_negative = drawn.shape[1] < 2, drawn_negative.shape[1] < 2
+    units, units_negative = drawn.shape[1], drawn_negative.shape[1]
+    fewest = min(units, units_negative)
     ratios = {
-        "sensitivity": (tp, n_positive, few),
-        "specificity": (tn, n_negative, few_negative),
-        "accuracy": (tp + tn, n_positive + n_negative, few or few_negative),
-        "auc": (wins, n_positive * n_negative, few or few_negative),
+        "sensitivity": (tp, n_positive, units),
+        "specificity": (tn, n_negative, units_negative),
+        "accuracy": (tp + tn, n_positive + n_negative, fewest),
+        "auc": (wins, n_positive * n_negative, fewest),
     }
     whole = performance(positive, decisions, alpha)
     method = f"bootstrap over participants, {n_draws} draws"
     result = {}
-    for key, (share, total, undefined) in ratios.items():
-        ends = [_NAN, _NAN] if undefined else np.quantile(share / total, [alpha / 2, 1 - alpha / 2])
+    for key, (share, total, n) in ratios.items():
+        tail = _expanded(alpha, n) / 2 if n > 1 else _NAN
+        ends = np.quantile(share / total, [tail, 1 - tail]) if n > 1 else [_NAN, _NAN]
         result[key] = Measure(getattr(whole, key).value, float(ends[0]), float(ends[1]), method)
     return result
+
+
+def _expanded(alpha: float, n: int) -> float:
+    """Return the alpha at which percentiles of ``n`` drawn units are as wide as a t interval of their mean.
+
+    ``2 Phi(-sqrt(n / (n - 1)) t)`` with t the quantile of Student's distribution with n - 1 degrees of freedom
+    (Hesterberg, Am Stat 2015, doi:10.1080/00031305.2015.1089789).
+    """
+    quantile = t.isf(alpha / 2, n - 1)
+    return float(2 * norm.sf(np.sqrt(n / (n - 1)) * quantile))
 
 
 def optimism(published: Measure, honest: Measure) -> float:

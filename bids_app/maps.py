@@ -201,14 +201,17 @@ def _make(task: Task) -> Made:
 
 
 def _native(task: Task) -> Volume:
-    """Return the lesion map on the scan's grid."""
+    """Return the lesion map on the scan's grid, axes in canonical order."""
+    from bids_app.geometry import canonical  # ANTs takes a second to import: only where it is needed
+
     path, brain_path = (task.output_dir / task.scan.output(key) for key in ("belief", "brain"))
     belief, affine = files.read_nifti(path)
     brain, brain_affine = files.read_nifti(brain_path)
     if belief.shape != brain.shape or not np.allclose(affine, brain_affine, rtol=0, atol=AFFINE_MM):
         raise BadInputError("lies on another grid than the belief map", brain_path, "run the participant level again")
     volume = Volume(belief, affine)
-    return volume.like(lesions(volume, task.threshold, brain > 0))
+    # in the axes and with the rounding of the chain: the same threshold then gives the same map to the voxel
+    return canonical(volume.like(lesions(volume, task.threshold, brain > 0)))
 
 
 def _normalised(native: Volume, task: Task) -> np.ndarray:
