@@ -1,0 +1,76 @@
+"""Transform files: in the scan's own world, the way there and back, and equal bytes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import ants
+import numpy as np
+import pandas as pd
+import pytest
+
+from bids_app import transformfile
+from bids_app.errors import BadInputError
+from bids_app.geometry import LPS, to_ants
+from bids_app.records import Volume
+
+
+@pytest.fixture(scope="module")
+def transforms(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A small registration of two blobs: forward and inverse composite, as ANTs writes them."""
+    folder = tmp_path_factory.mktemp("transform")
+    x, y, z = np.indices((24, 26, 22)) - 11.0
+    one = Volume(np.exp(-(x**2 + y**2 + z**2) / 60).astype(np.float32), np.diag([2.0, 2, 2, 1]))
+    other = one.like(np.exp(-((x - 1.5) ** 2 + 1.2 * y**2 + z**2) / 60).astype(np.float32))
+    start = folder / "start.mat"
+    matrix = np.diag([1.05, 0.95, 1.0])
+    affine = ants.create_ants_transform(
+        transform_type="AffineTransform", precision="double", matrix=matrix, translation=(3, -2, 1)
+    )
+    ants.write_transform(affine, str(start))
+    made = ants.registration(
+        to_ants(one),
+        to_ants(other),
+        type_of_transform="SyNOnly",
+        initial_transform=str(start),
+        outprefix=str(folder / "t_"),
+        reg_iterations=(5, 0, 0),
+        write_composite_transform=True,
+        singleprecision=False,
+    )
+    return Path(made["fwdtransforms"]), Path(made["invtransforms"])
+
+
+def carry(path: Path, points: np.ndarray) -> np.ndarray:
+    """Map points (N, 3), RAS+ mm."""
+    frame = pd.DataFrame(points @ LPS, columns=list("xyz"))
+    return ants.apply_transforms_to_points(3, frame, [str(path)])[["x", "y", "z"]].to_numpy() @ LPS
+
+
+def test_the_offset_moves_the_scan_and_there_and_back_is_home(transforms: tuple[Path, Path], tmp_path: Path) -> None:
+    forward, inverse = transforms
+    offset = np.array([40.0, -25.0, 130.0])
+    moved, back = tmp_path / "f.h5", tmp_path / "i.h5"
+    transformfile.write(forward, moved, offset, to_scan=True)
+    transformfile.write(inverse, back, offset, to_scan=False)
+    points = np.random.default_rng(0).uniform(12, 36, (50, 3))
+    there = carry(moved, points)
+    assert np.allclose(there, carry(forward, points) + offset, atol=1e-6)
+    assert np.allclose(carry(back, there), carry(inverse, there - offset), atol=1e-6)
+    assert np.abs(carry(back, there) - points).max() < 0.5
+
+
+def test_equal_transforms_are_equal_bytes(transforms: tuple[Path, Path], tmp_path: Path) -> None:
+    for name in ("a.h5", "b.h5"):
+        transformfile.write(transforms[0], tmp_path / name, np.zeros(3), to_scan=True)
+    assert (tmp_path / "a.h5").read_bytes() == (tmp_path / "b.h5").read_bytes()
+
+
+def test_a_file_without_an_affine_is_refused(transforms: tuple[Path, Path], tmp_path: Path) -> None:
+    import h5py
+
+    with h5py.File(tmp_path / "none.h5", "w") as stored:
+        stored.create_group("TransformGroup")
+    with pytest.raises(BadInputError, match="no affine"):
+        transformfile.write(tmp_path / "none.h5", tmp_path / "out.h5", np.zeros(3), to_scan=True)
+    assert not (tmp_path / "out.h5").exists()
