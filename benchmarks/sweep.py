@@ -201,9 +201,7 @@ def measure(size: Size) -> dict:
     differences = differing_cells(reference, published)
     off = np.abs((reference.correct - published.correct).sum(axis=-1))
     print(f"chosen cells that differ from scikit-learn's: {len(differences)} of {len(counts)}")
-    print(
-        f"cells whose accuracy differs: {np.count_nonzero(off)} of {off.size}, by at most {off.max()} scan(s)"
-    )
+    print(f"cells whose accuracy differs: {np.count_nonzero(off)} of {off.size}, by at most {off.max()} scan(s)")
     wrong = naive_check(lesions, positive, folds, size)
     print(f"GridSearchCV over the Pipeline chooses {'another cell: ' + wrong if wrong else 'the same cell'}")
     differences += [wrong] if wrong else []
@@ -238,9 +236,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="CPU seconds of the sweep, five ways")
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--quick", action="store_const", const="quick", dest="size", help="a small cohort")
-    which.add_argument(
-        "--full", action="store_const", const="full", dest="size", help="more of the naive way"
-    )
+    which.add_argument("--full", action="store_const", const="full", dest="size", help="more of the naive way")
     parser.add_argument("--output", type=Path, metavar="FILE", help="write the results as JSON")
     parser.set_defaults(size="default")
     options = parser.parse_args(argv)
@@ -253,12 +249,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"{name:<14}{seconds:>12.2f}{seconds / found['cpu_seconds']['ours']:>12.1f}{note}")
     if options.size != "quick":
         found["targets_met"] = verdicts(found)
-        print(
-            "\n"
-            + "\n".join(
-                f"{'met' if met else 'MISSED':<8}{name}" for name, met in found["targets_met"].items()
-            )
-        )
+        print("\n" + "\n".join(f"{'met' if met else 'MISSED':<8}{name}" for name, met in found["targets_met"].items()))
     found["versions"] = {
         "python": platform.python_version(),
         "numpy": np.__version__,

@@ -175,9 +175,7 @@ def _plane(volume: Volume, cut: Cut) -> np.ndarray:
 
 def _lines(volume: Volume, axis: int) -> tuple[np.ndarray, np.ndarray]:
     """Return the mm of the voxel centres to the right and up."""
-    right, up = (
-        volume.affine[a, 3] + volume.spacing[a] * np.arange(volume.data.shape[a]) for a in ACROSS[axis]
-    )
+    right, up = (volume.affine[a, 3] + volume.spacing[a] * np.arange(volume.data.shape[a]) for a in ACROSS[axis])
     return right, up
 
 

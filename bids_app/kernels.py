@@ -115,9 +115,7 @@ def pack_by_scan(by_voxel: np.ndarray, order: np.ndarray, n_scans: int) -> np.nd
 
 
 @_compile
-def _add_differences(
-    distances: np.ndarray, by_scan: np.ndarray, first: int, last: int, keep: np.uint64
-) -> None:
+def _add_differences(distances: np.ndarray, by_scan: np.ndarray, first: int, last: int, keep: np.uint64) -> None:
     """Add, for every pair i > j, popcount((x_i xor x_j) and keep) over the words first..last - 1."""
     n_scans = len(by_scan)
     for start in range(first, last, WORD_TILE):

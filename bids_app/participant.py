@@ -105,7 +105,7 @@ def process(task: Task) -> Outcome:
         status = _process(task)
         return ended(status, "", round(time.perf_counter() - began, 1))
     except BidsAppError as error:
-        where = error.where or task.scan.path
+        where = task.scan.path if error.where in ("", str(task.bids_dir / task.scan.path)) else error.where
         line = str(type(error)(error.what, where, error.remedy))
         return ended("failed", line, round(time.perf_counter() - began, 1))
     except MemoryError:

@@ -241,9 +241,7 @@ def _solve_smo(distances: np.ndarray, positive: np.ndarray, folds: Sequence[Fold
     return cross_validate(distances, positive, train, validate, grid, TOL)
 
 
-def _solve_libsvm(
-    distances: np.ndarray, positive: np.ndarray, folds: Sequence[Fold], grid: Grid
-) -> np.ndarray:
+def _solve_libsvm(distances: np.ndarray, positive: np.ndarray, folds: Sequence[Fold], grid: Grid) -> np.ndarray:
     full = distances + distances.T
     correct = np.zeros((len(grid.C), len(grid.gamma), len(folds)), np.int64)
     for f, fold in enumerate(folds):

@@ -132,9 +132,7 @@ def test_a_rater_who_read_nothing_is_undefined_not_a_crash() -> None:
         ({"A": [1.0, 2.0]}, {}, "A: a read is none of"),
     ],
 )
-def test_bad_reads_are_named(
-    raters: dict[str, list[float]], repeats: dict[str, list[float]], message: str
-) -> None:
+def test_bad_reads_are_named(raters: dict[str, list[float]], repeats: dict[str, list[float]], message: str) -> None:
     truth = np.array([True, False])
     with pytest.raises(BadInputError, match=message):
         agreement.table2(

@@ -127,9 +127,7 @@ def test_table1_counts_each_participant_once_for_what_belongs_to_the_participant
     got = found[found["unit"] == "participant"].drop(columns="unit").reset_index(drop=True)
     pd.testing.assert_frame_equal(got, wanted)
     shuffled = np.random.default_rng(1).permutation(len(table))
-    again = baseline.table1(
-        table.iloc[shuffled], participants[shuffled], groups[shuffled], levels=("RRMS", "NMOSD")
-    )
+    again = baseline.table1(table.iloc[shuffled], participants[shuffled], groups[shuffled], levels=("RRMS", "NMOSD"))
     pd.testing.assert_frame_equal(again, found)
 
 

@@ -74,9 +74,7 @@ def test_the_positive_group_is_on_the_positive_side() -> None:
     lesions = np.array([[1], [1], [0], [0]], bool)
     positive = np.array([True, True, False, False])
     assert (decide(fit(lesions, positive, np.array([0]), 1, 1), lesions) >= 0).tolist() == positive.tolist()
-    assert (decide(fit(lesions, ~positive, np.array([0]), 1, 1), lesions) >= 0).tolist() == (
-        ~positive
-    ).tolist()
+    assert (decide(fit(lesions, ~positive, np.array([0]), 1, 1), lesions) >= 0).tolist() == (~positive).tolist()
 
 
 def test_near_zero_counts_both_sides() -> None:

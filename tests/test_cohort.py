@@ -135,9 +135,7 @@ def test_folds_by_participant_are_balanced_by_scans() -> None:
     names = np.repeat(np.arange(120).astype(str), sizes)
     positive = np.repeat(np.arange(120) < 80, sizes)
     for level in (True, False):
-        held_out = [
-            (positive[f.validate] == level).sum() for f in cohort.folds(positive, names, 10, "participant")
-        ]
+        held_out = [(positive[f.validate] == level).sum() for f in cohort.folds(positive, names, 10, "participant")]
         assert max(held_out) - min(held_out) <= sizes.max()
 
 
@@ -173,9 +171,7 @@ def test_a_participant_with_two_groups_is_named() -> None:
         ([True, True, False, False], ["a", "b", "c"], "scan", "participant"),
     ],
 )
-def test_what_cannot_be_divided_is_refused(
-    positive: list[bool], names: list[str], by: str, message: str
-) -> None:
+def test_what_cannot_be_divided_is_refused(positive: list[bool], names: list[str], by: str, message: str) -> None:
     with pytest.raises(BadInputError, match=message):
         cohort.divide(np.array(positive), np.array(names), by=by)
     with pytest.raises(BadInputError, match=message):

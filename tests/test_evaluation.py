@@ -48,9 +48,7 @@ def test_auc_equals_scikit_learn_and_delong_equals_all_pairs(n: int, seed: int, 
     positive, decisions = made_up(n, seed, levels)
     found = evaluation.auc(positive, decisions)
     assert found.value == pytest.approx(roc_auc_score(positive, decisions), abs=1e-12)
-    assert (found.value, found.low, found.high) == pytest.approx(
-        delong_by_pairs(positive, decisions), abs=1e-12
-    )
+    assert (found.value, found.low, found.high) == pytest.approx(delong_by_pairs(positive, decisions), abs=1e-12)
 
 
 @settings(max_examples=60, deadline=None)

@@ -87,9 +87,7 @@ def test_sklearn_chi2_is_another_test() -> None:
     rng = np.random.default_rng(5)
     lesions, positive = rng.random((90, 50)) < rng.uniform(0.2, 0.8, 50), rng.random(90) < 0.6
     ours = rank_voxels(lesions, positive).chi2
-    np.testing.assert_allclose(
-        sklearn_chi2(lesions, positive)[0], ours * (1 - lesions.mean(axis=0)), rtol=1e-10
-    )
+    np.testing.assert_allclose(sklearn_chi2(lesions, positive)[0], ours * (1 - lesions.mean(axis=0)), rtol=1e-10)
 
 
 @settings(max_examples=25, deadline=None)

@@ -101,9 +101,7 @@ def test_both_solvers_choose_the_same_cells_of_a_large_grid() -> None:
 
 
 @pytest.mark.parametrize("rerank", [True, False])
-def test_validation_scans_have_no_say_in_the_choice_of_voxels(
-    rerank: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_validation_scans_have_no_say_in_the_choice_of_voxels(rerank: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     lesions, positive = cohort(80, 100, 1)
     fold = stratified(positive, 4)[0]
     orders: list[np.ndarray] = []
@@ -199,9 +197,7 @@ def test_refined_counts_fill_the_gap(counts: set[int], data: st.DataObject, limi
 
 
 def result_of(correct: np.ndarray, counts: tuple[int, ...], sizes: tuple[int, ...]) -> SweepResult:
-    grid = Grid(
-        tuple(2.0**k for k in range(correct.shape[1])), tuple(2.0**k for k in range(correct.shape[2]))
-    )
+    grid = Grid(tuple(2.0**k for k in range(correct.shape[1])), tuple(2.0**k for k in range(correct.shape[2])))
     return SweepResult(np.array(counts), grid, correct, np.array(sizes))
 
 
@@ -213,10 +209,7 @@ def test_ties_go_to_the_first_cell_and_the_smallest_count(sizes: list[int], seed
     correct[:, 2, 2] = correct[:, 0, 1]
     result = result_of(correct, (2, 3, 8), tuple(sizes))
     mean = [
-        [
-            sum(Fraction(int(x), size) for x, size in zip(cell, sizes, strict=True))
-            for cell in n.reshape(9, -1)
-        ]
+        [sum(Fraction(int(x), size) for x, size in zip(cell, sizes, strict=True)) for cell in n.reshape(9, -1)]
         for n in correct
     ]
     for i, cells in enumerate(mean):
@@ -265,9 +258,7 @@ def test_bad_input_is_refused() -> None:
     positive[:] = [True, False] * 6
     fold = Fold(np.arange(8), np.arange(8, 12))
 
-    def run(
-        folds: list[Fold], counts: tuple[int, ...] = (1,), grid: Grid = GRID, solver: str = "smo"
-    ) -> None:
+    def run(folds: list[Fold], counts: tuple[int, ...] = (1,), grid: Grid = GRID, solver: str = "smo") -> None:
         sweep(lesions, positive, folds, counts, grid, rerank=True, solver=solver)
 
     with pytest.raises(BadInputError, match="fold 2 of 2: none of the 3 scans belongs to the negative group"):

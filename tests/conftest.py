@@ -1,0 +1,80 @@
+"""What tests share: a tiny made-up data set, the participant level run once on it, and real scans where they are."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from bids_app import phantom
+from bids_app.__main__ import main
+
+
+def _run_app(*words: object) -> int:
+    before, temporary, log = dict(os.environ), tempfile.gettempdir(), logging.getLogger("bids_app")
+    try:
+        return main([str(word) for word in words])
+    finally:
+        for handler in list(log.handlers):
+            handler.close()
+            log.removeHandler(handler)
+        log.propagate = True
+        os.environ.clear()
+        os.environ.update(before)
+        tempfile.tempdir = temporary
+
+
+def _checksums(folder: Path) -> dict[str, str]:
+    found = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in found}
+
+
+@pytest.fixture(scope="session")
+def run_app() -> Callable[..., int]:
+    """The command line in this process: returns the exit code, and puts log and environment back."""
+    return _run_app
+
+
+@pytest.fixture(scope="session")
+def checksums() -> Callable[[Path], dict[str, str]]:
+    """SHA-256 of every file of a folder, by relative path."""
+    return _checksums
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Raw data set and truth: one participant with RRMS and one, lesion-free, with NMOSD; a scan each."""
+    folder = tmp_path_factory.mktemp("tiny")
+    raw, truth = folder / "raw", folder / "truth"
+    phantom.make_dataset(raw, truth, n_positive=1, n_negative=1, sessions=(1,), spacing=(2.0, 2.0, 4.0), seed=1)
+    return raw, truth
+
+
+@pytest.fixture(scope="session")
+def tiny_before(tiny: tuple[Path, Path]) -> dict[str, str]:
+    """Checksums of the raw data set before anything ran on it."""
+    return _checksums(tiny[0])
+
+
+@pytest.fixture(scope="session")
+def done(tiny: tuple[Path, Path], tiny_before: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Output folder of the participant level, run once on `tiny`: the slowest thing in the suite."""
+    output = tmp_path_factory.mktemp("done") / "out"
+    code = _run_app(tiny[0], output, "participant", "--nprocs", 2)
+    assert code == 0
+    return output
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """Folder with ``raw`` and ``expert`` of five real scans, or a skip."""
+    beside = Path(__file__).resolve().parents[2] / "shared" / "data" / "open-ms"
+    folder = Path(os.environ.get("BIDS_APP_REAL_DATA", beside))
+    if not (folder / "raw" / "dataset_description.json").is_file():
+        pytest.skip(f"no real scans at {folder}; set BIDS_APP_REAL_DATA to the folder that holds raw/ and expert/")
+    return folder
