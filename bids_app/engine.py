@@ -82,7 +82,7 @@ def _on_cluster(
             n_workers=nprocs,
             threads_per_worker=1,
             processes=True,
-            dashboard_address=None,
+            dashboard_address="127.0.0.1:0",
             host="127.0.0.1",
             silence_logs="CRITICAL",
             local_directory=os.environ.get("DASK_TEMPORARY_DIRECTORY"),

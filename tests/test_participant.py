@@ -1,4 +1,4 @@
-"""The participant level end to end on a tiny phantom: all outputs, the truth recovered, nothing lost."""
+"""The participant level as a whole: run once on made-up scans whose truth is known, then again, then on bad ones."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
+from html.parser import HTMLParser
 from pathlib import Path
 
 import nibabel as nib
@@ -15,165 +17,346 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from bids_app import atlas, derivatives, files, intake, lesion
-from bids_app.bids import OUTPUTS, find_scans
+from bids_app import atlas, derivatives, files, lesion
+from bids_app.bids import OUTPUTS, Scan, find_scans
+from bids_app.participant import Task, write_reports
+from bids_app.records import Failure
 
-DICE_IN_MNI, LESION_FREE_ML, APART_MM, BRAIN_DICE = 0.6, 0.3, 3.0, 0.95
+Run = Callable[..., int]
+Sums = Callable[[Path], dict[str, str]]
+Places = tuple[Path, Path]
+BAD = ("badfour", "badslice", "badzero", "badconstant", "badnan", "badsheared", "badcut", "badcut2", "badempty")
 
 
-def dice(a: np.ndarray, b: np.ndarray) -> float:
-    return float(2 * (a & b).sum() / max(a.sum() + b.sum(), 1))
+def scans_of(raw: Path) -> list[Scan]:
+    return find_scans(raw)[0]
 
 
-def test_every_output_is_there_with_a_sidecar(tiny: tuple[Path, Path], done: Path) -> None:
-    for scan in find_scans(tiny[0])[0]:
+def read(root: Path, scan: Scan, key: str) -> np.ndarray:
+    return files.read_nifti(root / scan.output(key))[0]
+
+
+def sidecar(root: Path, scan: Scan, key: str) -> dict:
+    path = root / scan.output(key)
+    return files.read_json(path.with_name(path.name.split(".")[0] + ".json"))
+
+
+def dice(one: np.ndarray, other: np.ndarray) -> float:
+    return float(2 * (one & other).sum() / (one.sum() + other.sum()))
+
+
+def logs(output: Path) -> list[Path]:
+    return sorted(output.glob("logs/*/log.txt"), key=lambda path: path.stat().st_mtime)
+
+
+def lasting(sums: dict[str, str]) -> dict[str, str]:
+    """All but what every run writes anew about itself: ``logs/<time>/``."""
+    return {path: sum_ for path, sum_ in sums.items() if not re.match(r"logs/\d{8}T", path)}
+
+
+def task(scan: Scan, raw: Path, output: Path) -> Task:
+    return Task(scan, raw, output, output, 0.32, 0, 1, output / "log.txt", 0)
+
+
+def finished(scan: Scan, raw: Path, output: Path, threshold: float = 0.32, seed: int = 0) -> bool:
+    parameters = replace(task(scan, raw, output), threshold=threshold, seed=seed).parameters
+    return derivatives.finished(output, scan.name, derivatives.digest(raw / scan.path, parameters))
+
+
+# -- what is written -----------------------------------------------------------------------------
+
+
+def test_every_output_is_there_with_its_sidecar(tiny: Places, done: Path) -> None:
+    for scan in scans_of(tiny[0]):
         for key in OUTPUTS:
-            path = done / scan.output(key)
-            assert path.is_file(), key
-            about = files.read_json(path.with_name(path.name.split(".")[0] + ".json"))
-            assert about["Description"] and about["Sources"], key
-        assert (done / f"{scan.participant}.html").is_file()
-    assert {"desc-preproc", "desc-belief"} <= {p.name.split("_")[-2] for p in done.rglob("*_FLAIR.nii.gz")}
+            assert (done / scan.output(key)).stat().st_size > 0
+            about = sidecar(done, scan, key)
+            assert about["Description"]
+            assert about["Sources"]
+            for uri in about["Sources"]:
+                dataset, path = re.fullmatch(r"bids:(raw|):(.+)", uri).groups()  # type: ignore[union-attr]
+                assert ((tiny[0] if dataset else done) / path).is_file(), uri
+        assert sidecar(done, scan, "lesion")["Threshold"] == 0.32
+    links = files.read_json(done / "dataset_description.json")["DatasetLinks"]
+    assert links == {"raw": tiny[0].resolve().as_uri()}
 
 
-def test_the_validator_finds_no_error(done: Path) -> None:
-    program = Path(sys.executable).with_name("bids-validator-deno")
-    found = subprocess.run([program, "--json", "--ignoreWarnings", done], capture_output=True, text=True, check=False)
-    assert json.loads(found.stdout)["issues"]["issues"] == []
+def test_nothing_half_written_or_temporary_stays(done: Path) -> None:
+    assert not [path for path in done.rglob("*") if path.name.startswith(".part") or path.name.endswith(".tmp")]
+    assert not (done / ".work").exists()
 
 
-def test_the_input_is_as_before(
-    tiny: tuple[Path, Path], tiny_before: dict[str, str], done: Path, checksums: Callable[[Path], dict[str, str]]
-) -> None:
+def test_outputs_are_valid_bids(done: Path) -> None:
+    name = "bids-validator-deno"
+    program = shutil.which(name, path=str(Path(sys.executable).parent)) or name
+    said = subprocess.run([program, "--json", str(done)], capture_output=True, text=True, check=False)
+    content = json.loads(said.stdout)
+    assert content["summary"]["totalFiles"] > 20  # it did look
+    assert [issue for issue in content["issues"]["issues"] if issue["severity"] == "error"] == []
+
+
+def test_the_input_is_as_it_was(tiny: Places, tiny_before: dict[str, str], done: Path, checksums: Sums) -> None:
     assert done.is_dir()
     assert checksums(tiny[0]) == tiny_before
 
 
-def test_the_truth_is_recovered(tiny: tuple[Path, Path], done: Path) -> None:
-    overlaps, apart, empty = [], [], 0
-    for scan in find_scans(tiny[0])[0]:
-        brain, true_brain = (files.read_nifti(root / scan.output("brain"))[0] > 0 for root in (done, tiny[1]))
-        assert dice(brain, true_brain) >= BRAIN_DICE
-        found, truth = (files.read_nifti(root / scan.output("lesion_mni"))[0] > 0 for root in (done, tiny[1]))
-        if not truth.any():
-            empty += 1
-            assert found.sum() * 0.027 < LESION_FREE_ML
-            continue
-        overlaps.append(dice(found, truth))
-        labels, count = ndimage.label(truth, np.ones((3, 3, 3)))
-        near = found & ndimage.binary_dilation(truth, iterations=2)
-        for k in range(1, count + 1):
-            mine = near & ndimage.binary_dilation(labels == k, iterations=2)
-            if mine.any() and (labels == k).sum() >= 4:
-                gap = np.subtract(ndimage.center_of_mass(mine), ndimage.center_of_mass(labels == k))
-                apart.append(3 * float(np.linalg.norm(gap)))
-    assert empty == 1
-    assert np.mean(overlaps) >= DICE_IN_MNI
-    assert np.median(apart) < APART_MM
-
-
-def test_the_sidecar_holds_the_sums_that_pool(tiny: tuple[Path, Path], done: Path) -> None:
-    for scan in find_scans(tiny[0])[0]:
-        belief, labels = (files.read_nifti(done / scan.output(key))[0] for key in ("belief", "dseg"))
-        about = files.read_json(done / scan.output("belief").replace(".nii.gz", ".json"))
-        again = lesion.moments(belief, labels)
-        assert about["TissueCount"] == again.count
-        assert about["TissueSum"] == pytest.approx(again.total, rel=1e-9)
-        assert about["TissueSumOfSquares"] == pytest.approx(again.squares, rel=1e-9)
-
-
-def test_all_maps_are_on_the_one_grid(done: Path) -> None:
+def test_grids_are_the_scans_and_the_templates(tiny: Places, done: Path) -> None:
     grid = atlas.brain_grid(3)
-    assert grid.data.shape == (67, 79, 64) and grid.data.sum() == 69_765
-    for path in done.rglob("*_res-3_*.nii.gz"):
-        image = nib.load(path)
-        assert image.shape == grid.data.shape
-        assert np.allclose(image.affine, grid.affine)
+    for scan in scans_of(tiny[0]):
+        flair = files.open_nifti(tiny[0] / scan.path)
+        for key, row in OUTPUTS.items():
+            if row.extension != ".nii.gz":
+                continue
+            image = files.open_nifti(done / scan.output(key))
+            normalised = key.endswith("_mni")
+            assert image.shape == (grid.data.shape if normalised else flair.shape), key
+            assert np.allclose(image.affine, grid.affine if normalised else flair.affine), key
 
 
-def test_finished_scans_are_not_done_again(
-    tiny: tuple[Path, Path], done: Path, run_app: Callable[..., int], checksums: Callable[[Path], dict[str, str]]
-) -> None:
-    def images() -> dict[str, str]:
-        return {name: digest for name, digest in checksums(done).items() if name.endswith((".nii.gz", ".h5", ".tsv"))}
-
-    before, times = images(), {path: path.stat().st_mtime_ns for path in done.rglob("*.nii.gz")}
-    assert run_app(tiny[0], done, "participant", "--skip-bids-validation") == 0
-    assert images() == before
-    assert times == {path: path.stat().st_mtime_ns for path in done.rglob("*.nii.gz")}
+# -- whether it is right -------------------------------------------------------------------------
 
 
-def test_another_threshold_or_other_bytes_are_another_digest(tiny: tuple[Path, Path], done: Path) -> None:
-    scan = find_scans(tiny[0])[0][0]
-    source = tiny[0] / scan.path
-    mark = derivatives.read_mark(done, scan.name)
-    assert mark is not None
-    assert derivatives.digest(source, mark.parameters) == mark.digest
-    assert derivatives.digest(source, {**mark.parameters, "lesion_threshold": 0.3}) != mark.digest
-    assert derivatives.digest(tiny[0] / "README", mark.parameters) != mark.digest
-    assert not derivatives.finished(done, scan.name, "another")
+def test_brains_are_found(tiny: Places, done: Path) -> None:
+    raw, truth = tiny
+    for scan in scans_of(raw):
+        assert dice(read(done, scan, "brain") > 0, read(truth, scan, "brain") > 0) >= 0.95, scan.name
 
 
-def _bad(name: str, good: nib.Nifti1Image, path: Path) -> None:
-    data, affine = np.asarray(good.dataobj, np.float32), good.affine
+def test_lesions_are_found_where_they_are_and_only_there(tiny: Places, done: Path) -> None:
+    raw, truth = tiny
+    found, apart = [], []
+    for scan in scans_of(raw):
+        mine, planted = read(done, scan, "lesion_mni") > 0, read(truth, scan, "lesion_mni") > 0
+        if not planted.any():
+            assert mine.sum() * 0.027 < 0.3, scan.name  # ml
+            continue
+        found.append(dice(mine, planted))
+        labels, count = ndimage.label(planted, lesion.NEIGHBOURS)
+        for n in range(1, count + 1):
+            near = np.argwhere(ndimage.binary_dilation(labels == n, lesion.NEIGHBOURS) & mine)
+            centre = np.argwhere(labels == n).mean(axis=0)
+            apart.append(3 * np.linalg.norm(near.mean(axis=0) - centre) if len(near) else np.inf)
+    assert found
+    assert np.mean(found) >= 0.6
+    assert np.median(apart) < 3  # mm
+
+
+def test_the_belief_map_and_its_moments_agree_with_the_maps(tiny: Places, done: Path) -> None:
+    for scan in scans_of(tiny[0]):
+        belief, labels, about = read(done, scan, "belief"), read(done, scan, "dseg"), sidecar(done, scan, "belief")
+        inside = belief[(labels == 1) | (labels == 2)].astype(float)
+        assert about["TissueCount"] == inside.size
+        assert about["TissueSum"] == pytest.approx(inside.sum(), rel=1e-9)
+        assert about["TissueSumOfSquares"] == pytest.approx((inside**2).sum(), rel=1e-9)
+        assert about["TissueMean"] == pytest.approx(inside.mean())
+        assert about["TissueSD"] == pytest.approx(inside.std())
+        brain, flair = read(done, scan, "brain") > 0, read(done, scan, "preproc")
+        assert np.allclose(belief[brain], flair[brain] / about["GMMean"] - 1, atol=1e-5)
+        assert np.array_equal(read(done, scan, "lesion") > 0, (belief > 0.32) & brain)
+        assert np.array_equal(labels > 0, brain)
+
+
+def test_the_table_says_what_the_maps_say(tiny: Places, done: Path) -> None:
+    table = files.read_tsv(done / "participants_lesions.tsv").set_index("scan")
+    scans = scans_of(tiny[0])
+    assert sorted(table.index) == [scan.name for scan in scans]
+    for scan in scans:
+        mask, affine = files.read_nifti(done / scan.output("lesion"))
+        volume = mask.sum() * abs(np.linalg.det(affine[:3, :3])) / 1000
+        row = table.loc[scan.name]
+        assert float(row["lesion_volume_ml"]) == pytest.approx(volume, abs=1e-9)
+        assert int(float(row["lesion_count"])) == ndimage.label(mask, np.ones((3, 3, 3)))[1]
+        assert (row["lesion_free"] == "True") == (volume == 0)
+    assert {"True", "False"} == set(table["lesion_free"])
+    assert set(files.read_json(done / "participants_lesions.json")) <= set(table.reset_index().columns)
+
+
+# -- again ---------------------------------------------------------------------------------------
+
+
+def test_a_second_run_changes_nothing(run_app: Run, tiny: Places, done: Path, checksums: Sums) -> None:
+    before = lasting(checksums(done))
+    images = [done / scan.output(key) for scan in scans_of(tiny[0]) for key in OUTPUTS]
+    times = [path.stat().st_mtime_ns for path in images]
+    assert run_app(tiny[0], done, "participant") == 0
+    last = logs(done)[-1].read_text().strip().splitlines()
+    assert last[-1].endswith("exit code 0: 0 scans done, 2 unchanged, 0 failed")
+    assert lasting(checksums(done)) == before
+    assert [path.stat().st_mtime_ns for path in images] == times
+
+
+def test_what_would_change_the_outputs_is_done_again(tiny: Places, done: Path, tmp_path: Path) -> None:
+    raw, scan = tiny[0], scans_of(tiny[0])[0]
+    assert finished(scan, raw, done)
+    assert not finished(scan, raw, done, threshold=0.3)
+    assert not finished(scan, raw, done, seed=1)
+    other = tmp_path / scan.path
+    other.parent.mkdir(parents=True)
+    other.write_bytes((raw / scan.path).read_bytes() + b"\0")
+    assert not finished(scan, tmp_path, done)
+
+
+def test_a_scan_with_a_file_missing_or_a_broken_mark_is_not_finished(tiny: Places, done: Path, tmp_path: Path) -> None:
+    raw, scan = tiny[0], scans_of(tiny[0])[0]
+    output = tmp_path / "out"
+    shutil.copytree(done, output)
+    mark = derivatives.mark_path(output, scan.name)
+    summary = derivatives.read_mark(output, scan.name)
+    assert summary is not None
+    for path in (output / summary.outputs[0], output / next(iter(summary.figures.values())), mark):
+        assert finished(scan, raw, output)
+        content = path.read_bytes()
+        path.unlink()
+        assert not finished(scan, raw, output)
+        path.write_bytes(content)
+    for broken in ("", "{", "{}", "[]", '{"checks": 1}'):
+        mark.write_text(broken)
+        assert not finished(scan, raw, output)
+
+
+# -- bad scans beside good ones ------------------------------------------------------------------
+
+
+def add_bad_scans(raw: Path, good: Path) -> None:
+    """Add a participant for each way in which a scan can be bad, to files and to participants.tsv."""
+    data, affine = files.read_nifti(good)
+    sheared, spoilt = affine.copy(), data.astype(np.float32)
+    sheared[0, 1], spoilt[50, 50, 20] = 0.6, np.nan
     made = {
-        "bad4d": np.stack([data, data], axis=-1),
-        "badzero": np.zeros_like(data),
-        "badconstant": np.full_like(data, 7),
-        "badnan": np.where(data > 100, np.nan, data),
-        "badslice": data[:, :, :1],
-        "badsheared": data,
-        "badtruncated": data,
-    }[name]
-    if name == "badsheared":
-        affine = affine.copy()
-        affine[:3, 1] += 0.3 * affine[:3, 0]
-    nib.save(nib.Nifti1Image(made, affine), path)
-    if name == "badtruncated":
-        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+        "badfour": (np.stack([data, data], axis=-1), affine),
+        "badslice": (data[:, :, 20:21], affine),
+        "badzero": (np.zeros_like(data), affine),
+        "badconstant": (np.full_like(data, 400), affine),
+        "badnan": (spoilt, affine),
+        "badsheared": (data, sheared),
+    }
+    whole = good.read_bytes()
+    cut = {"badcut": whole[: len(whole) // 2], "badcut2": whole[:200], "badempty": b""}
+    for label in BAD:
+        path = raw / f"sub-{label}" / "anat" / f"sub-{label}_FLAIR.nii.gz"
+        path.parent.mkdir(parents=True)
+        if label in made:
+            nib.save(nib.Nifti1Image(*made[label]), path)
+        else:
+            path.write_bytes(cut[label])
+    with (raw / "participants.tsv").open("a", encoding="utf-8") as stream:
+        columns = len(files.read_tsv(raw / "participants.tsv").columns)
+        stream.writelines("\t".join([f"sub-{label}", *["n/a"] * (columns - 1)]) + "\n" for label in BAD)
 
 
-BAD = ("bad4d", "badzero", "badconstant", "badnan", "badslice", "badsheared", "badtruncated")
-
-
-def test_bad_scans_end_with_one_clear_line_each_and_the_others_finish(
-    tiny: tuple[Path, Path], done: Path, run_app: Callable[..., int], tmp_path: Path
-) -> None:
-    raw, output = tmp_path / "raw", tmp_path / "out"
+@pytest.fixture(scope="module")
+def mixed(run_app: Run, tiny: Places, done: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[int, Path, Path]:
+    """Exit code, data set and output of a run on the two good scans, finished before, and all the bad ones."""
+    folder = tmp_path_factory.mktemp("mixed")
+    raw, output = folder / "raw", folder / "out"
     shutil.copytree(tiny[0], raw)
     shutil.copytree(done, output)
-    good = nib.load(raw / find_scans(raw)[0][0].path)
-    for name in BAD:
-        folder = raw / f"sub-{name}" / "anat"
-        folder.mkdir(parents=True)
-        _bad(name, good, folder / f"sub-{name}_FLAIR.nii.gz")
-    with (raw / "participants.tsv").open("a") as table:
-        columns = (raw / "participants.tsv").read_text().splitlines()[0].count("\t")
-        table.writelines(f"sub-{name}" + "\tn/a" * columns + "\n" for name in BAD)
-    assert run_app(raw, output, "participant", "--skip-bids-validation") == 1
-    newest = max((output / "logs").glob("*T*"), key=lambda path: path.stat().st_mtime_ns)
-    failures = files.read_json(newest / "failures.json")
-    assert set(failures) == {f"sub-{name}" for name in BAD}
-    log = (newest / "log.txt").read_text().splitlines()
+    add_bad_scans(raw, tiny[0] / scans_of(tiny[0])[0].path)
+    return run_app(raw, output, "participant"), raw, output
+
+
+def test_bad_scans_fail_alone(mixed: tuple[int, Path, Path]) -> None:
+    code, _, output = mixed
+    assert code == 1
+    last = logs(output)[-1].read_text().strip().splitlines()[-1]
+    assert last.endswith(f"exit code 1: 0 scans done, 2 unchanged, {len(BAD)} failed")
+
+
+def test_each_bad_scan_has_one_clear_line(mixed: tuple[int, Path, Path]) -> None:
+    _, _, output = mixed
+    log = logs(output)[-1]
+    failures = files.read_json(log.parent / "failures.json")
+    assert sorted(failures) == sorted(f"sub-{label}" for label in BAD)
+    lines = log.read_text(encoding="utf-8").splitlines()
     for name, line in failures.items():
-        assert f"{name}/anat" in line and ";" in line and "unexpected" not in line and len(line) < 400, line
-        assert sum(line in each for each in log) >= 1
-    assert log[-1].endswith("exit code 1: 0 scans done, 2 unchanged, 7 failed")
-    assert not list(output.rglob(".part-*"))
-    assert "failed" in (output / "sub-bad4d.html").read_text()
+        assert f"{name}/anat/{name}_FLAIR.nii.gz: " in line
+        assert "unexpected" not in line
+        assert "Traceback" not in line
+        assert ";" in line  # what to do
+        assert len([said for said in lines if said.endswith(f"ERROR {line}")]) == 1
+    assert not list(log.parent.glob("*.traceback.txt"))
+    says = {
+        "badfour": "4D",
+        "badslice": "only 1 voxels",
+        "badzero": "above zero",
+        "badconstant": "constant",
+        "badnan": "NaN",
+        "badsheared": "sheared",
+        "badcut": "cannot be read",
+        "badcut2": "again",
+        "badempty": "empty",
+    }
+    for label, word in says.items():
+        assert word in failures[f"sub-{label}"], label
 
 
-def test_a_report_loads_nothing(done: Path) -> None:
-    for path in done.glob("sub-*.html"):
-        assert not re.findall(r'(?:src|href)="(?!data:|#)', path.read_text())
+def test_bad_scans_leave_no_output_and_good_ones_stay(
+    mixed: tuple[int, Path, Path], done: Path, checksums: Sums
+) -> None:
+    _, raw, output = mixed
+    now, before = checksums(output), checksums(done)
+    for scan in scans_of(raw)[:2]:
+        for key in OUTPUTS:
+            assert now[scan.output(key)] == before[scan.output(key)]
+    for label in BAD:
+        assert not (output / f"sub-{label}").exists()
+        page = (output / f"sub-{label}.html").read_text(encoding="utf-8")
+        assert f"sub-{label}_FLAIR.nii.gz" in page
+    assert sorted(files.read_tsv(output / "participants_lesions.tsv")["scan"]) == ["sub-01_ses-1", "sub-02_ses-1"]
 
 
-def test_a_scan_without_orientation_is_refused_nothing_but_warned_about(tiny: tuple[Path, Path]) -> None:
-    good = nib.load(tiny[0] / find_scans(tiny[0])[0][0].path)
-    bare = nib.Nifti1Image(np.asarray(good.dataobj), None, good.header)
-    bare.header.set_qform(None, 0)
-    bare.header.set_sform(None, 0)
-    image = nib.Nifti1Image.from_bytes(bare.to_bytes())
-    _, known, warnings = intake.to_volume(image, np.asarray(image.dataobj))
-    assert not known
-    assert any("left and right" in line for line in warnings)
+# -- reports -------------------------------------------------------------------------------------
+
+
+class Page(HTMLParser):
+    """Every attribute and tag of a page."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.links: list[str] = []
+        self.ids: set[str] = set()
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.links += [value or "" for name, value in attrs if name in ("src", "href", "srcset", "data", "action")]
+        self.ids |= {value or "" for name, value in attrs if name == "id"}
+
+
+def test_reports_are_one_file_that_loads_nothing(tiny: Places, done: Path) -> None:
+    for scan in scans_of(tiny[0]):
+        text = (done / f"{scan.participant}.html").read_text(encoding="utf-8")
+        page = Page(text)
+        assert page.tags.count("img") == 6
+        assert not {"script", "iframe", "object", "link", "base"} & set(page.tags)
+        for link in page.links:
+            assert link.startswith("data:image/") or (link[0] == "#" and link[1:] in page.ids), link[:60]
+        assert "url(http" not in text
+        assert "@import" not in text
+        assert "no medical device" in text
+        assert scan.name in text
+
+
+def test_reports_escape_what_scans_say(tiny: Places, done: Path, tmp_path: Path) -> None:
+    output, scan = tmp_path / "out", scans_of(tiny[0])[0]
+    shutil.copytree(done, output)
+    evil = "<script>alert('x')</script><img src=x onerror=alert(1)>"
+    mark = derivatives.mark_path(output, scan.name)
+    content = files.read_json(mark)
+    content["warnings"], content["source"] = [f"warned {evil}"], f"{evil}.nii.gz"
+    files.write_json(mark, content)
+    write_reports(output, [scan], [Failure(scan.name, f"failed {evil}")])
+    text = (output / f"{scan.participant}.html").read_text(encoding="utf-8")
+    assert text.count("&lt;script&gt;") >= 2
+    assert "<script" not in text
+    assert Page(text).tags.count("img") == 6
+
+
+def test_the_method_text_and_its_references_are_written(done: Path) -> None:
+    text = (done / "logs" / "CITATION.md").read_text(encoding="utf-8")
+    bibliography = (done / "logs" / "CITATION.bib").read_text(encoding="utf-8")
+    assert "0.32" in text
+    cited = set(re.findall(r"@([A-Za-z][\w:-]*\w)", text))
+    assert cited
+    assert cited <= set(re.findall(r"@\w+\{([^,\s]+),", bibliography))
