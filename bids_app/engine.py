@@ -103,11 +103,14 @@ def _on_cluster(
 def log_to(path: Path, verbose: int) -> None:
     """Send the log to standard error and, in short lines that many processes may append, to a file.
 
-    Called in the main process and in every worker; a second call does nothing.
+    Called in the main process and, before every scan, in the workers: a call with the same path does nothing.
     """
     log = logging.getLogger("bids_app")
-    if log.handlers:
+    if any(getattr(handler, "baseFilename", "") == os.path.abspath(path) for handler in log.handlers):
         return
+    for handler in list(log.handlers):  # of an earlier run in this process
+        handler.close()
+        log.removeHandler(handler)
     log.setLevel(logging.DEBUG if verbose else logging.INFO)
     form = logging.Formatter("%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S")
     path.parent.mkdir(parents=True, exist_ok=True)

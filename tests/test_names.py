@@ -88,6 +88,28 @@ def test_every_output_has_its_own_name_and_keeps_the_entities(scan: Scan) -> Non
         assert (suffix, extension) == (OUTPUTS[key].suffix, OUTPUTS[key].extension)
 
 
+def test_names_are_those_users_rely_on() -> None:
+    scan = Scan((("sub", "X"), ("ses", "Y"), ("run", "2")), "x")
+    names = {key: scan.output(key).removeprefix("sub-X/ses-Y/anat/sub-X_ses-Y_run-2_") for key in OUTPUTS}
+    mni = "space-MNI152NLin2009aSym_res-3"
+    assert names == {
+        "preproc": "desc-preproc_FLAIR.nii.gz",
+        "brain": "desc-brain_mask.nii.gz",
+        "dseg": "dseg.nii.gz",
+        "gm": "label-GM_probseg.nii.gz",
+        "wm": "label-WM_probseg.nii.gz",
+        "csf": "label-CSF_probseg.nii.gz",
+        "belief": "desc-belief_FLAIR.nii.gz",
+        "lesion": "label-L_mask.nii.gz",
+        "cleaned": "label-L_desc-cleaned_mask.nii.gz",
+        "belief_mni": f"{mni}_desc-belief_FLAIR.nii.gz",
+        "lesion_mni": f"{mni}_label-L_mask.nii.gz",
+        "cleaned_mni": f"{mni}_label-L_desc-cleaned_mask.nii.gz",
+        "forward": "from-FLAIR_to-MNI152NLin2009aSym_mode-image_xfm.h5",
+        "inverse": "from-MNI152NLin2009aSym_to-FLAIR_mode-image_xfm.h5",
+    }
+
+
 @given(SCANS, SCANS)
 def test_outputs_of_two_scans_never_collide(one: Scan, other: Scan) -> None:
     shared = {one.output(key) for key in OUTPUTS} & {other.output(key) for key in OUTPUTS}

@@ -124,7 +124,8 @@ def test_brains_are_found(tiny: Places, done: Path) -> None:
 
 def test_lesions_are_found_where_they_are_and_only_there(tiny: Places, done: Path) -> None:
     raw, truth = tiny
-    found, apart = [], []
+    found: list[float] = []
+    apart: list[float] = []
     for scan in scans_of(raw):
         mine, planted = read(done, scan, "lesion_mni") > 0, read(truth, scan, "lesion_mni") > 0
         if not planted.any():
@@ -135,7 +136,7 @@ def test_lesions_are_found_where_they_are_and_only_there(tiny: Places, done: Pat
         for n in range(1, count + 1):
             near = np.argwhere(ndimage.binary_dilation(labels == n, lesion.NEIGHBOURS) & mine)
             centre = np.argwhere(labels == n).mean(axis=0)
-            apart.append(3 * np.linalg.norm(near.mean(axis=0) - centre) if len(near) else np.inf)
+            apart.append(3 * float(np.linalg.norm(near.mean(axis=0) - centre)) if len(near) else np.inf)
     assert found
     assert np.mean(found) >= 0.6
     assert np.median(apart) < 3  # mm

@@ -29,9 +29,9 @@ def brain(lesions: float = 0.01, seed: int = 0) -> tuple[Volume, Priors, np.ndar
         data[truth == label] = rng.normal(mean, sd, (truth == label).sum())
     bright = (truth == 2) & (rng.random(truth.shape) < lesions)
     data[bright] = rng.uniform(450, 520, bright.sum())
-    shares = [ndimage.gaussian_filter((truth == label).astype(np.float32), 1.5) for label in (1, 2, 3)]
+    gm, wm, csf = (ndimage.gaussian_filter((truth == label).astype(np.float32), 1.5) for label in (1, 2, 3))
     mask = ndimage.gaussian_filter((truth > 0).astype(np.float32), 0.5)
-    return Volume(np.maximum(data, 0).astype(np.float32), AFFINE), Priors(mask, *shares, mask=mask), truth
+    return Volume(np.maximum(data, 0).astype(np.float32), AFFINE), Priors(mask, gm, wm, csf, mask), truth
 
 
 def as_tissues(labels: np.ndarray) -> Tissues:
@@ -220,6 +220,11 @@ def test_cleaning_keeps_white_matter_lesions_and_drops_the_usual_artefacts() -> 
     assert truth[gray].tolist() == [1] * 8
     for artefact in (deep_fluid, rim, gray):
         assert not lesion.cleaned(artefact, scan, priors, inside).any()
+    across = np.zeros(truth.shape, bool)
+    across[28:38, 24:27, 17:20] = True
+    kept = lesion.cleaned(across, scan, priors, inside)
+    assert (across & (priors.csf > 0.5)).any()
+    assert np.array_equal(kept, across & (priors.csf <= 0.5))
     assert speck.sum() == 1  # 12 mm3: just large enough on this grid, too small on a finer one
     assert lesion.cleaned(speck, scan, priors, inside).any()
     finer = Volume(scan.data, np.diag([1.5, 1.5, 3.0, 1.0]))
