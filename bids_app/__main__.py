@@ -110,6 +110,8 @@ def _participant(options: Options, scans: list[Scan], without: list[str], log_fi
         log.warning("%s", line)
     for name in sorted({scan.participant for scan in scans}):
         log.info("report: %s", options.output_dir / f"{name}.html")
+    for outcome in sorted(outcomes, key=lambda each: each.scan):
+        log.info("  %-24s %-9s %6.1f s", outcome.scan, outcome.status, outcome.seconds)
     counts = {status: sum(o.status == status for o in outcomes) for status in ("done", "unchanged", "failed")}
     summary = f"{counts['done']} scans done, {counts['unchanged']} unchanged, {counts['failed']} failed"
     for line in failed:

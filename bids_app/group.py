@@ -155,10 +155,10 @@ def _evaluate(options: Options, labelled: Labelled, divisions: dict[str, Divisio
 
 
 def _progress(verbose: int) -> Callable[[str], None]:
-    """Return what tells how far the work is: every count with -v, else every ranking and fold."""
+    """Return what tells how far the work is: outer folds and the published sweep's counts; with -v all counts."""
 
     def tell(line: str) -> None:
-        (log.info if line.startswith("nested") else log.debug)("%s", line)
+        (log.info if line.startswith(("nested", "ranking 1 of 1:")) else log.debug)("%s", line)
 
     return tell
 
