@@ -185,6 +185,22 @@ class Options:
         section="Machine",
         **_PATH,
     )
+    small_output: bool = option(
+        "keep what is worth sharing: masks, normalised maps, tables and reports; without tissue maps, transforms, "
+        "bias-corrected scans and native belief maps",
+        False,
+        section="Machine",
+        **_FLAG,
+    )
+    dask_scheduler: str | None = option(
+        "address of a running Dask scheduler (tcp://host:port): its workers process the scans",
+        None,
+        section="Machine",
+        metavar="ADDRESS",
+    )
+    dask_scheduler_file: Path | None = option(
+        "file in which a running Dask scheduler wrote its address", None, section="Machine", **_PATH
+    )
     stop_on_first_crash: bool = option("stop at the first scan that fails", False, section="Machine", **_FLAG)
     dry_run: bool = option("list what would be processed, and stop", False, section="Machine", **_FLAG)
     boilerplate_only: bool = option("write the method text only", False, section="Machine", **_FLAG)
@@ -251,4 +267,6 @@ def parse(argv: Sequence[str]) -> Options:
         raise UsageError("--test-percent must lie between 5 and 90")
     if values["nested_folds"] == 1 or values["cv_folds"] == 1:
         raise UsageError("cross-validation needs at least 2 folds")
+    if values["dask_scheduler"] and values["dask_scheduler_file"]:
+        raise UsageError("--dask-scheduler and --dask-scheduler-file are two ways to say one thing", remedy="give one")
     return Options(**values)
