@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
+import signal
 import sys
+import traceback
 from collections.abc import Sequence
+from contextlib import ExitStack, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +21,11 @@ if TYPE_CHECKING:
     from bids_app.bids import Scan
 
 log = logging.getLogger("bids_app")
+INTERNAL = 70  # an error of the program itself
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM: clusters send it before they kill."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -29,23 +36,32 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UsageError as error:
         print(f"bids_app: error: {error}", file=sys.stderr)
         return _say_end(error.exit_code, "usage")
-    work_dir = options.work_dir or options.output_dir / ".work"
+    before = signal.signal(signal.SIGTERM, _terminate)
     try:
-        return _run(options, work_dir)
+        with ExitStack() as stack:
+            return _run(options, stack)
     except BidsAppError as error:
         log.error("%s", error) if log.handlers else print(f"bids_app: error: {error}", file=sys.stderr)
         return _say_end(error.exit_code, str(error))
-    except KeyboardInterrupt:
-        return _say_end(130, "interrupted; finished scans stay, run again to go on")
+    except KeyboardInterrupt as stop:
+        code = 143 if isinstance(stop, Terminated) else 130
+        return _say_end(code, "interrupted; finished scans stay, run again to go on")
+    except Exception as error:
+        print(traceback.format_exc(), file=sys.stderr)
+        return _say_end(INTERNAL, f"unexpected {type(error).__name__} ({error}); please report what stands above")
     finally:
-        if options.work_dir is None:
-            shutil.rmtree(work_dir, ignore_errors=True)
+        signal.signal(signal.SIGTERM, before)
 
 
-def _run(options: Options, work_dir: Path) -> int:
+def _terminate(signum: int, frame: object) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once is enough: what follows is orderly
+    raise Terminated
+
+
+def _run(options: Options, stack: ExitStack) -> int:
     engine.limit_threads(options.omp_nthreads)
     if options.analysis_level == "group":
-        return _group(options, work_dir)
+        return _group(options, stack)
     from bids_app import bids
     from bids_app.validation import validate
 
@@ -63,7 +79,7 @@ def _run(options: Options, work_dir: Path) -> int:
     print(_table(scans, without), flush=True)
     if options.dry_run:
         return _say_end(0, f"dry run: {len(scans)} scans would be processed")
-    log_file = _start(options, work_dir)
+    log_file, work_dir = _start(options, stack)
     for line in said:
         log.warning("%s", line)
     if not options.skip_bids_validation and not options.reports_only:
@@ -73,16 +89,19 @@ def _run(options: Options, work_dir: Path) -> int:
     return _participant(options, scans, without, log_file, work_dir)
 
 
-def _start(options: Options, work_dir: Path) -> Path:
-    """Make the folders, open the log, and return its path."""
-    from bids_app.files import make_folder
+def _start(options: Options, stack: ExitStack) -> tuple[Path, Path]:
+    """Make the folders, open the log, and return its path and the folder for temporary files."""
+    from bids_app import files
 
-    make_folder(options.output_dir)
-    make_folder(work_dir)
-    engine.keep_to(work_dir)
+    files.make_folder(options.output_dir)
+    root = options.work_dir or options.output_dir / ".work"
+    if options.work_dir is None:
+        stack.callback(_remove_empty, root)
+    work_dir = stack.enter_context(files.temporary_folder(root))
+    engine.keep_to(work_dir, caches=options.work_dir)
     stamp = datetime.now().strftime("%Y%m%dT%H%M%S") + f"-{os.getpid()}"
     log_file = options.output_dir / "logs" / stamp / "log.txt"
-    make_folder(log_file.parent)
+    files.make_folder(log_file.parent)
     engine.log_to(log_file, options.verbose)
     log.info(
         "bids_app %s, %s level, %s -> %s",
@@ -91,7 +110,12 @@ def _start(options: Options, work_dir: Path) -> Path:
         options.bids_dir,
         options.output_dir,
     )
-    return log_file
+    return log_file, work_dir
+
+
+def _remove_empty(folder: Path) -> None:
+    with suppress(OSError):  # another run is using it
+        folder.rmdir()
 
 
 def _participant(options: Options, scans: list[Scan], without: list[str], log_file: Path, work_dir: Path) -> int:
@@ -119,11 +143,13 @@ def _participant(options: Options, scans: list[Scan], without: list[str], log_fi
     return _say_end(1 if failed else 0, summary)
 
 
-def _group(options: Options, work_dir: Path) -> int:
-    from bids_app import group
+def _group(options: Options, stack: ExitStack) -> int:
+    from bids_app import files, group
 
-    log_file = _start(options, work_dir)
-    path = group.run(options, log_file, work_dir)
+    log_file, work_dir = _start(options, stack)
+    lock = options.output_dir / "logs" / "group.lock"
+    with files.locked(lock, lambda: log.info("another run is at the group level here; waiting")):
+        path = group.run(options, log_file, work_dir)
     log.info("report: %s", path)
     return _say_end(0, f"report {path}")
 

@@ -88,6 +88,7 @@ OUTPUTS: dict[str, Output] = {
     "forward": Output("xfm", (("from", "FLAIR"), ("to", SPACE), ("mode", "image")), ".h5"),
     "inverse": Output("xfm", (("from", SPACE), ("to", "FLAIR"), ("mode", "image")), ".h5"),
 }
+SMALL = ("brain", "lesion", "cleaned", "belief_mni", "lesion_mni", "cleaned_mni")  # what --small-output keeps
 
 
 @dataclass(frozen=True)

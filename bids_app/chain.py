@@ -10,22 +10,24 @@ import numpy as np
 
 from bids_app import atlas as template
 from bids_app import lesion, normalize, quality, tissue
-from bids_app.records import Alignment, Analysis, Tissues, Volume
+from bids_app.records import Alignment, Analysis, Anatomy, Lesions, Tissues, Volume
 
+TURNED = "the header's orientation does not fit the head and was overruled; left and right may be swapped"
+NONE_FOUND = "no lesion found: no voxel of the brain exceeds the threshold"
+TOO_SMALL = "lesions are too small for the 3 mm grid: the normalised lesion map is empty"
 OVER_COVERAGE = 0.5  # a template voxel counts as seen when at least half of it lies in the field of view
 
 
-def analyse(
+def find_anatomy(
     scan: Volume,
     folder: Path,
     *,
-    threshold: float,
     seed: int,
     trust_header: bool,
     warnings: tuple[str, ...] = (),
     step: Callable[[str], None] = lambda name: None,
-) -> Analysis:
-    """Return tissues, belief map and lesion maps of a FLAIR with skull.
+) -> Anatomy:
+    """Return tissues, registration and belief map of a FLAIR with skull.
 
     Parameters
     ----------
@@ -34,8 +36,6 @@ def analyse(
         it is stored.
     folder : Path
         Empty folder for ANTs' transform files; must outlive the result.
-    threshold : float
-        Lesions are where belief exceeds it.
     seed : int
         Of the registration.
     trust_header : bool
@@ -62,57 +62,66 @@ def analyse(
     tissues = tissue.segment(flair, priors)
     agrees = quality.agreement(flair, priors, tissues)
     quality.refuse_lost(agrees, coverage)
-    clock("lesions")
+    clock("belief")
     mean = lesion.gm_mean(flair, priors, tissues)
     belief = lesion.belief(flair, mean, tissues.mask)
-    found = lesion.lesions(belief, threshold, tissues.mask)
-    kept = lesion.cleaned(found, belief, priors, tissues.mask)
     pooled = lesion.moments(belief.data, tissues.labels)
-    clock("normalisation")
     grid = template.brain_grid(3)
-    found_mni = normalize.mask_to_template(alignment.forward, scan.like(found), grid)
-    kept_mni = normalize.mask_to_template(alignment.forward, scan.like(kept), grid)
     belief_mni = grid.like(normalize.to_template(alignment.forward, belief, grid))
     warped = grid.like(normalize.to_template(alignment.forward, flair, grid))
-    share = float(found.sum() / max(tissues.mask.sum(), 1))
-    checks = quality.checks(
-        scan=scan,
-        tissues=tissues,
-        alignment=alignment,
-        agrees=agrees,
-        coverage=coverage,
-        pooled=pooled,
-        share_over=share,
-    )
-    measures = {
-        "brain_volume_ml": float(tissues.mask.sum()) * scan.voxel_ml,
-        **_volumes(tissues, scan),
-        **_lesion_measures("lesion", found, scan, found_mni, grid),
-        **_lesion_measures("cleaned", kept, scan, kept_mni, grid),
-        "gm_mean": mean,
-        "belief_mean": pooled.mean,
-        "belief_sd": pooled.sd,
-    }
-    return Analysis(
+    turned = (TURNED,) if alignment.pose.turned else ()
+    return Anatomy(
         flair=flair,
         priors=priors,
         tissues=tissues,
         alignment=alignment,
         belief=belief,
-        lesion=found,
-        cleaned=kept,
         belief_mni=belief_mni,
-        lesion_mni=found_mni,
-        cleaned_mni=kept_mni,
         warped=warped,
-        threshold=threshold,
         gm_mean=mean,
         moments=pooled,
-        checks=checks,
-        warnings=(*warnings, *_warnings(alignment, found, found_mni)),
-        measures=measures,
+        checks=quality.checks(
+            scan=scan, tissues=tissues, alignment=alignment, agrees=agrees, coverage=coverage, pooled=pooled
+        ),
+        warnings=(*warnings, *turned),
+        measures={
+            "brain_volume_ml": float(tissues.mask.sum()) * scan.voxel_ml,
+            **_volumes(tissues, scan),
+            "gm_mean": mean,
+            "belief_mean": pooled.mean,
+            "belief_sd": pooled.sd,
+        },
         seconds=clock.stop(),
     )
+
+
+def find_lesions(anatomy: Anatomy, threshold: float) -> Analysis:
+    """Return the scan's lesion maps where belief exceeds ``threshold``, in native and template space."""
+    belief, brain, forward = anatomy.belief, anatomy.tissues.mask, anatomy.alignment.forward
+    grid = template.brain_grid(3)
+    found = lesion.lesions(belief, threshold, brain)
+    kept = lesion.cleaned(found, belief, anatomy.priors, brain)
+    found_mni = normalize.mask_to_template(forward, belief.like(found), grid)
+    kept_mni = normalize.mask_to_template(forward, belief.like(kept), grid)
+    warnings: tuple[str, ...] = ()
+    if not found.any():
+        warnings = (NONE_FOUND,)
+    elif not found_mni.any():
+        warnings = (TOO_SMALL,)
+    lesions = Lesions(
+        threshold=threshold,
+        native=found,
+        cleaned=kept,
+        mni=found_mni,
+        cleaned_mni=kept_mni,
+        check=quality.check_share(float(found.sum() / max(brain.sum(), 1))),
+        warnings=warnings,
+        measures={
+            **_lesion_measures("lesion", found, belief, found_mni, grid),
+            **_lesion_measures("cleaned", kept, belief, kept_mni, grid),
+        },
+    )
+    return Analysis(anatomy, lesions)
 
 
 def _coverage(alignment: Alignment, scan: Volume) -> float:
@@ -133,17 +142,6 @@ def _lesion_measures(name: str, native: np.ndarray, scan: Volume, mni: np.ndarra
         f"{name}_count": lesion.count_lesions(native),
         f"{name}_volume_mni_ml": float(mni.sum()) * grid.voxel_ml,
     }
-
-
-def _warnings(alignment: Alignment, found: np.ndarray, found_mni: np.ndarray) -> list[str]:
-    said = []
-    if alignment.pose.turned:
-        said.append("the header's orientation does not fit the head and was overruled; left and right may be swapped")
-    if not found.any():
-        said.append("no lesion found: no voxel of the brain exceeds the threshold")
-    elif not found_mni.any():
-        said.append("lesions are too small for the 3 mm grid: the normalised lesion map is empty")
-    return said
 
 
 class _Clock:

@@ -1,7 +1,8 @@
 """Writes what the chain found as BIDS derivatives, and marks a scan as finished.
 
-The mark (``logs/scans/<scan>.json``) is written last: it holds the digest of input and parameters, so a scan
-is finished exactly when its mark's digest is the present one and all files it names are there.
+The mark (``logs/scans/<scan>.json``) is written last: it holds the digests of input and parameters, so a scan
+is finished exactly when its mark's digest is the present one and all files it names are there. Where only the
+threshold is another one, everything but the lesion maps is.
 """
 
 from __future__ import annotations
@@ -10,31 +11,43 @@ import hashlib
 import importlib.metadata
 import json
 import platform
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from bids_app import __version__, figures, files, transformfile
+from bids_app import __version__, figures, files, sidecars, transformfile
 from bids_app.bids import Scan
 from bids_app.errors import BidsAppError
 from bids_app.geometry import canonical, centre, stored_like
-from bids_app.records import SPACE, Analysis, Check, Summary, Volume
+from bids_app.records import Analysis, Check, Summary, Volume
 
 PACKAGES = ("antspyx", "numpy", "scipy", "nibabel", "nilearn", "pybids")
-RESOLUTION = "3 mm isotropic, the grid of nilearn's MNI152 template at resolution 3"
 
 
-def digest(source: Path, parameters: Mapping[str, Any]) -> str:
-    """Return the SHA-256 of a scan's bytes, the parameters and the program's version."""
-    sha = hashlib.sha256()
+LESION_KEYS = ("lesion", "cleaned", "lesion_mni", "cleaned_mni")  # the images that depend on the threshold
+FIGURES = ("registration", "tissues", "belief", "lesions", "template", "histogram")
+LESION_FIGURES = ("belief", "lesions", "template", "histogram")
+
+
+def digests(source: Path, parameters: Mapping[str, Any]) -> tuple[str, str]:
+    """Return two SHA-256 over a scan's bytes, the program's version and the parameters: all, and all but the threshold.
+
+    Equal digests, equal outputs: all of them, and all that lies before any threshold.
+    """
+    content = hashlib.sha256()
     with source.open("rb") as stream:
         while block := stream.read(1 << 20):
-            sha.update(block)
-    sha.update(json.dumps([__version__, dict(parameters)], sort_keys=True, default=str).encode())
-    return sha.hexdigest()
+            content.update(block)
+    early = {key: value for key, value in parameters.items() if key != "lesion_threshold"}
+
+    def of(values: Mapping[str, Any]) -> str:
+        text = json.dumps([content.hexdigest(), __version__, dict(values)], sort_keys=True, default=str)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    return of(parameters), of(early)
 
 
 def mark_path(output_dir: Path, scan: str) -> Path:
@@ -57,12 +70,15 @@ def read_mark(output_dir: Path, scan: str) -> Summary | None:
         return None
 
 
-def finished(output_dir: Path, scan: str, wanted: str) -> bool:
-    """Return whether this scan was finished with this digest and all its files are still there."""
-    mark = read_mark(output_dir, scan)
-    if mark is None or mark.digest != wanted:
-        return False
-    return all((output_dir / path).is_file() for path in (*mark.outputs, *mark.figures.values()))
+def finished(output_dir: Path, mark: Summary | None, wanted: str, outputs: Sequence[str]) -> bool:
+    """Return whether a scan was finished with this digest and its files (these ``outputs`` at least) are there."""
+    return mark is not None and mark.digest == wanted and complete(output_dir, mark, outputs)
+
+
+def complete(output_dir: Path, mark: Summary, outputs: Sequence[str]) -> bool:
+    """Return whether the mark names these outputs, and all files that it names are there."""
+    named = (*mark.outputs, *mark.figures.values())
+    return set(outputs) <= set(mark.outputs) and all((output_dir / path).is_file() for path in named)
 
 
 def software() -> dict[str, str]:
@@ -77,162 +93,113 @@ def write(
     original: Volume,
     output_dir: Path,
     *,
-    scan_digest: str,
+    digests: tuple[str, str],
     parameters: Mapping[str, Any],
+    keys: Sequence[str],
+    before: Summary | None = None,
 ) -> Summary:
-    """Write every derivative of a scan with its sidecar, its figures, and last its mark.
+    """Write the derivatives of a scan with their sidecars, its figures, and last its mark.
 
-    ``found`` is on the canonical, centred grid of the scan, ``original`` the scan as it is stored: native images
-    go back to its axes, transforms to its world.
+    Parameters
+    ----------
+    found : Analysis
+        On the canonical, centred grid of the scan.
+    original : Volume
+        The scan as it is stored: native images go back to its axes, transforms to its world.
+    digests : tuple of str
+        See `digests`.
+    keys : sequence of str
+        Rows of `OUTPUTS` that are wanted.
+    before : Summary, optional
+        What was finished at another threshold: only what depends on the threshold is then written.
 
     Raises
     ------
     CannotCreateError, WriteFailedError
         The output directory is read-only or full.
     """
-    mark_path(output_dir, scan.name).unlink(missing_ok=True)  # from here until the end it is not finished
-    for key, data in _native(found).items():
-        files.write_nifti(output_dir / scan.output(key), stored_like(data, original), original.affine)
-    for key, data in _normalised(found).items():
-        files.write_nifti(output_dir / scan.output(key), data, found.belief_mni.affine)
-    offset = centre(canonical(original))
-    for key, source in (("forward", found.alignment.forward), ("inverse", found.alignment.inverse)):
-        transformfile.write(Path(source), output_dir / scan.output(key), offset, to_scan=key == "forward")
-    sidecars = _sidecars(scan, found)
-    for key, content in sidecars.items():
-        path = output_dir / scan.output(key)
-        files.write_json(path.with_name(path.name.split(".")[0] + ".json"), content)
-    pictures = _draw(found)
-    places = {key: f"{scan.participant}/figures/{scan.name}_desc-{key}_FLAIR.png" for key in pictures}
+    _clear(scan, output_dir, keys)
+    fresh = [key for key in keys if key in LESION_KEYS or not before]
+    native, normalised = _native(found), _normalised(found)
+    for key in fresh:
+        if key in native:
+            files.write_nifti(output_dir / scan.output(key), stored_like(native[key], original), original.affine)
+        elif key in normalised:
+            files.write_nifti(output_dir / scan.output(key), normalised[key], found.anatomy.belief_mni.affine)
+        else:
+            offset, alignment = centre(canonical(original)), found.anatomy.alignment
+            source = {"forward": alignment.forward, "inverse": alignment.inverse}[key]
+            transformfile.write(Path(source), output_dir / scan.output(key), offset, to_scan=key == "forward")
+    for key, content in sidecars.of(scan, found, keys).items():
+        files.write_json(files.sidecar(output_dir / scan.output(key)), content)
+    pictures = _draw(found, LESION_FIGURES if before else FIGURES)
+    places = {key: f"{scan.participant}/figures/{scan.name}_desc-{key}_FLAIR.png" for key in FIGURES}
     for key, picture in pictures.items():
         files.write_bytes(output_dir / places[key], picture)
     summary = Summary(
         scan=scan.name,
-        digest=scan_digest,
+        digest=digests[0],
+        anatomy_digest=digests[1],
         source=scan.path,
         checks=found.checks,
         warnings=found.warnings,
         measures=found.measures,
         parameters=dict(parameters),
         software=software(),
-        seconds=found.seconds,
-        outputs=tuple(scan.output(key) for key in sidecars),
+        seconds=found.anatomy.seconds,
+        outputs=tuple(scan.output(key) for key in keys),
         figures=places,
     )
     files.write_json(mark_path(output_dir, scan.name), asdict(summary))
     return summary
 
 
+def _clear(scan: Scan, output_dir: Path, keys: Sequence[str]) -> None:
+    """Make way: no mark until the end, nothing half written of a killed run, nothing old that is not wanted now."""
+    old = read_mark(output_dir, scan.name)
+    mark_path(output_dir, scan.name).unlink(missing_ok=True)
+    for folder in (output_dir / scan.folder, output_dir / scan.participant / "figures"):
+        files.remove_parts(folder, f"{scan.name}_")
+    for path in set(old.outputs if old else ()) - {scan.output(key) for key in keys}:
+        (output_dir / path).unlink(missing_ok=True)
+        files.sidecar(output_dir / path).unlink(missing_ok=True)
+
+
 def _native(found: Analysis) -> dict[str, np.ndarray]:
-    tissues = found.tissues
+    tissues = found.anatomy.tissues
     return {
-        "preproc": found.flair.data,
+        "preproc": found.anatomy.flair.data,
         "brain": tissues.mask,
         "dseg": tissues.labels,
         **{key: np.round(share, 3) for key, share in (("gm", tissues.gm), ("wm", tissues.wm), ("csf", tissues.csf))},
-        "belief": found.belief.data,
-        "lesion": found.lesion,
-        "cleaned": found.cleaned,
+        "belief": found.anatomy.belief.data,
+        "lesion": found.lesions.native,
+        "cleaned": found.lesions.cleaned,
     }
 
 
 def _normalised(found: Analysis) -> dict[str, np.ndarray]:
     return {
-        "belief_mni": found.belief_mni.data,
-        "lesion_mni": found.lesion_mni,
-        "cleaned_mni": found.cleaned_mni,
+        "belief_mni": found.anatomy.belief_mni.data,
+        "lesion_mni": found.lesions.mni,
+        "cleaned_mni": found.lesions.cleaned_mni,
     }
 
 
-def _draw(found: Analysis) -> dict[str, bytes]:
-    tissues, grid = found.tissues, found.belief_mni
-    brain = found.belief.data[(tissues.labels == 1) | (tissues.labels == 2)]
-    return {
-        "registration": figures.registration(found.flair, found.priors.head, tissues.mask, found.warped),
-        "tissues": figures.tissues(found.flair, tissues),
-        "belief": figures.belief(found.belief, tissues.mask, found.threshold),
-        "lesions": figures.lesions(found.flair, found.lesion, found.cleaned),
-        "template": figures.template(grid.like(found.lesion_mni), grid),
-        "histogram": figures.histogram(brain, found.belief.data[tissues.labels == 1], found.threshold),
+def _draw(found: Analysis, wanted: Collection[str]) -> dict[str, bytes]:
+    anatomy, lesions = found.anatomy, found.lesions
+    flair, tissues, grid = anatomy.flair, anatomy.tissues, anatomy.belief_mni
+    warped = anatomy.warped or anatomy.belief_mni  # read back: then the registration is not drawn
+    labels, values, threshold = tissues.labels, anatomy.belief.data, lesions.threshold
+    drawers: dict[str, Callable[[], bytes]] = {
+        "registration": lambda: figures.registration(flair, anatomy.priors.head, tissues.mask, warped),
+        "tissues": lambda: figures.tissues(flair, tissues),
+        "belief": lambda: figures.belief(anatomy.belief, tissues.mask, threshold),
+        "lesions": lambda: figures.lesions(flair, lesions.native, lesions.cleaned),
+        "template": lambda: figures.template(grid.like(lesions.mni), grid),
+        "histogram": lambda: figures.histogram(values[(labels == 1) | (labels == 2)], values[labels == 1], threshold),
     }
-
-
-def _sidecars(scan: Scan, found: Analysis) -> dict[str, dict[str, Any]]:
-    raw = f"bids:raw:{scan.path}"
-    own = {key: f"bids::{scan.output(key)}" for key in ("preproc", "belief", "lesion", "cleaned", "forward", "brain")}
-    mni = {"SpatialReference": SPACE, "Resolution": RESOLUTION}
-    quality = {check.name: {"Value": check.value, "Unit": check.unit, "Normal": check.ok} for check in found.checks}
-    pooled = found.moments
-    rule = "Belief above Threshold, inside the brain mask"
-    strict = rule + "; without the outer 3 mm, deep fluid, and components with little white matter or under 10 mm3"
-    lesion = {"Type": "Lesion", "RawSources": [raw], "Threshold": found.threshold}
-    volume = {key: found.measures[key] for key in ("lesion_volume_ml", "lesion_count", "lesion_volume_mni_ml")}
-    clean = {key: found.measures[key] for key in ("cleaned_volume_ml", "cleaned_count", "cleaned_volume_mni_ml")}
-    return {
-        "preproc": {
-            "Description": "FLAIR, clipped at the 99.8th percentile, N4 bias field divided out",
-            "Sources": [raw],
-            "SkullStripped": False,
-            "Warnings": list(found.warnings),
-            "Quality": quality,
-        },
-        "brain": {"Description": "Brain: atlas mask warped to the scan", "Type": "Brain", "Sources": [raw]},
-        "dseg": {
-            "Description": "Most probable tissue: 1 GM, 2 WM, 3 CSF",
-            "Sources": [own["preproc"]],
-            "VolumesMl": {k: v for k, v in found.measures.items() if k.endswith("m_volume_ml") or k[:3] == "csf"},
-        },
-        **{
-            key: {
-                "Description": f"Posterior probability of {name}, to 3 decimals; the rest is a lesion class",
-                "Sources": [own["preproc"]],
-                "ClassMean": found.tissues.means[name],
-            }
-            for key, name in (("gm", "GM"), ("wm", "WM"), ("csf", "CSF"))
-        },
-        "belief": {
-            "Description": "Gray matter belief map: (FLAIR - GM mean) / GM mean, inside the brain mask",
-            "Sources": [own["preproc"]],
-            "SkullStripped": True,
-            "GMMean": found.gm_mean,
-            "TissueCount": pooled.count,
-            "TissueSum": pooled.total,
-            "TissueSumOfSquares": pooled.squares,
-            "TissueMean": pooled.mean,
-            "TissueSD": pooled.sd,
-            "Quality": quality,
-        },
-        "lesion": {"Description": rule, "Sources": [own["belief"], own["brain"]], **lesion, **volume},
-        "cleaned": {"Description": strict, "Sources": [own["lesion"]], **lesion, **clean},
-        "belief_mni": {
-            "Description": "Gray matter belief map on the template's grid, linear interpolation",
-            "Sources": [own["belief"], own["forward"]],
-            "SkullStripped": True,
-            **mni,
-        },
-        "lesion_mni": {
-            "Description": "Lesion map normalised after thresholding: linear interpolation, at least one half",
-            "Sources": [own["lesion"], own["forward"]],
-            **lesion,
-            **volume,
-            **mni,
-        },
-        "cleaned_mni": {
-            "Description": "Cleaned lesion map normalised: linear interpolation, at least one half",
-            "Sources": [own["cleaned"], own["forward"]],
-            **lesion,
-            **clean,
-            **mni,
-        },
-        "forward": {
-            "Description": "Composite transform (ITK HDF5) that resamples scan images to the template: affine, SyN",
-            "Sources": [raw],
-        },
-        "inverse": {
-            "Description": "Composite transform (ITK HDF5) that resamples template images to the scan",
-            "Sources": [raw],
-        },
-    }
+    return {key: draw() for key, draw in drawers.items() if key in wanted}
 
 
 def lesion_row(scan: Scan, summary: Summary) -> dict[str, Any]:

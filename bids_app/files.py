@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import json
 import os
+import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import nibabel as nib
 import numpy as np
 import pandas as pd
+from filelock import FileLock, Timeout
 
 from bids_app.errors import BadInputError, CannotCreateError, MissingInputError, WriteFailedError
 
 GZIP_LEVEL = 5
+PART = ".part-"  # begins the name of a file that is being written
 
 
 @contextmanager
@@ -34,7 +38,7 @@ def atomic(path: Path) -> Iterator[Path]:
     path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=".part-", suffix=".tmp", dir=path.parent)
+        handle, name = tempfile.mkstemp(prefix=f"{PART}{path.name[:150]}-", suffix=".tmp", dir=path.parent)
         os.close(handle)
     except OSError as error:
         raise CannotCreateError(
@@ -53,6 +57,74 @@ def atomic(path: Path) -> Iterator[Path]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def remove_parts(folder: Path, name: str) -> None:
+    """Remove what a killed run left half written in ``folder`` of files whose names begin with ``name``."""
+    for path in folder.glob(f"{PART}{name}*.tmp"):
+        path.unlink(missing_ok=True)
+
+
+@contextmanager
+def locked(path: Path, waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """Hold the lock of a file against all other processes; the system frees it when its holder dies.
+
+    Parameters
+    ----------
+    path : Path
+        Empty file that is made and stays.
+    waiting : callable
+        Called once where another process holds it, before the wait.
+
+    Raises
+    ------
+    CannotCreateError
+        The file cannot be made.
+    """
+    make_folder(path.parent)
+    lock = FileLock(path)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        waiting()
+        lock.acquire()
+    except OSError as error:
+        if error.errno not in (errno.ENOLCK, errno.ENOTSUP):
+            raise CannotCreateError(f"cannot be locked ({error.strerror})", path, "check permissions") from error
+        # a file system without locks: two runs at once are then the user's care
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def temporary_folder(root: Path) -> Iterator[Path]:
+    """Yield a new folder in ``root`` that is removed at the end; also remove those that killed runs left there.
+
+    Raises
+    ------
+    CannotCreateError
+        It cannot be made.
+    """
+    make_folder(root)
+    for left in root.glob("run-*.lock"):
+        lock = FileLock(left)
+        with suppress(Timeout, OSError):  # held: its run is alive
+            lock.acquire(blocking=False)
+            shutil.rmtree(left.with_suffix(""), ignore_errors=True)
+            left.unlink(missing_ok=True)
+            lock.release()
+    with ExitStack() as stack:
+        # the process number alone would repeat in containers that share a folder
+        mine = root / f"run-{os.getpid()}-{os.urandom(4).hex()}"
+        stack.enter_context(locked(mine.with_suffix(".lock")))
+        make_folder(mine)
+        try:
+            yield mine
+        finally:
+            shutil.rmtree(mine, ignore_errors=True)
+            mine.with_suffix(".lock").unlink(missing_ok=True)
 
 
 def make_folder(path: Path) -> None:
@@ -144,6 +216,11 @@ def open_nifti(path: Path) -> Any:
 
 def _reason(error: Exception) -> str:
     return " ".join(f"{type(error).__name__}: {error}".split())[:160]
+
+
+def sidecar(path: Path) -> Path:
+    """Return the path of an image's JSON sidecar."""
+    return path.with_name(path.name.partition(".")[0] + ".json")
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:

@@ -282,7 +282,7 @@ def _permutation(options: Options, result: GroupResult, plan: Plan, work_dir: Pa
     quiet = replace(plan, progress=_quiet)
     draws = [_Draw(path, options.random_seed + 1 + k, options.nested_folds, quiet) for k in range(options.permutations)]
     found: dict[int, float] = {}
-    done = engine.run(_permuted, draws, nprocs=options.nprocs, mem_mb=options.mem_mb, lost=_lost)
+    done = engine.run(_permuted, draws, engine.Workers(options.nprocs, options.mem_mb), _lost)
     for seed, value in done:
         found[seed] = value
         log.info("permutation %d of %d: AUC %.3f", len(found), len(draws), value)

@@ -60,12 +60,12 @@ def sums(scans: Sequence[Scan], output_dir: Path) -> list[Moments | None]:
         if not path.exists():
             found.append(None)
             continue
-        sidecar = files.read_json(_sidecar(path))
+        sidecar = files.read_json(files.sidecar(path))
         try:
             count, total, squares = (float(sidecar[key]) for key in _SUMS)
         except (KeyError, TypeError, ValueError) as error:
             what = f"no numbers {', '.join(_SUMS)}"
-            raise BadInputError(what, _sidecar(path), "run the participant level again for this scan") from error
+            raise BadInputError(what, files.sidecar(path), "run the participant level again for this scan") from error
         found.append(Moments(int(count), total, squares))
     return found
 
@@ -122,7 +122,7 @@ def load(
             progress(row + 1 - len(tasks), len(scans))
     failures: dict[int, BidsAppError] = {}
     ready = len(scans) - len(tasks)
-    for row, bits in engine.run(_make, tasks, nprocs=nprocs, mem_mb=None, lost=_lost):
+    for row, bits in engine.run(_make, tasks, engine.Workers(nprocs), _lost):
         ready += 1
         progress(ready, len(scans))
         if isinstance(bits, BidsAppError):
@@ -253,12 +253,8 @@ def _lost(task: Task, reason: str) -> Made:
     return task.row, BadInputError(f"its process died twice ({reason})", task.scan.name, "lower --nprocs")
 
 
-def _sidecar(path: Path) -> Path:
-    return path.with_name(path.name.partition(".")[0] + ".json")
-
-
 def _threshold_of(path: Path) -> float | None:
     """Return the threshold in a stored map's sidecar; None where it says none."""
-    sidecar = _sidecar(path)
+    sidecar = files.sidecar(path)
     value = files.read_json(sidecar).get("Threshold") if sidecar.exists() else None
     return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None

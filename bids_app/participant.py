@@ -7,22 +7,34 @@ import tempfile
 import time
 import traceback
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from bids_app import __version__, chain, derivatives, engine, files, intake, modelfile, prediction, report
-from bids_app.bids import BIDSIGNORE, Scan, description
-from bids_app.errors import BidsAppError
+from bids_app import (
+    __version__,
+    chain,
+    derivatives,
+    engine,
+    files,
+    intake,
+    modelfile,
+    prediction,
+    report,
+    rethreshold,
+)
+from bids_app.bids import BIDSIGNORE, OUTPUTS, SMALL, Scan, description
+from bids_app.errors import BadInputError, BidsAppError
 from bids_app.geometry import canonical, centred
 from bids_app.options import Options
-from bids_app.records import Failure, Outcome, StoredModel, Summary
+from bids_app.records import Failure, Outcome, StoredModel, Summary, Volume
 
 log = logging.getLogger("bids_app")
 TABLE = "participants_lesions"  # not in phenotype/: there BIDS allows one row a participant only
+TABLE_SECONDS = 30.0  # the table grows with every finished scan, but is not written more often
 
 
 @dataclass(frozen=True)
@@ -36,8 +48,15 @@ class Task:
     threshold: float
     seed: int
     omp_nthreads: int
+    small_output: bool
     log_file: Path
     verbose: int
+    version: str = __version__
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The rows of the table of outputs that are wanted."""
+        return SMALL if self.small_output else tuple(OUTPUTS)
 
     @property
     def parameters(self) -> dict[str, Any]:
@@ -54,28 +73,25 @@ def run(options: Options, scans: Sequence[Scan], log_file: Path, work_dir: Path)
     output = options.output_dir
     model = modelfile.load(modelfile.find(options.model)) if options.model else None
     write_dataset_files(output, options.bids_dir)
-    tasks = [
-        Task(
-            scan,
-            options.bids_dir,
-            output,
-            work_dir,
-            options.participant_threshold,
-            options.random_seed,
-            options.omp_nthreads,
-            log_file,
-            options.verbose,
-        )
-        for scan in scans
-    ]
+    tasks = [_task(options, scan, log_file, work_dir) for scan in scans]
+    workers = engine.Workers(
+        options.nprocs, options.mem_mb, options.dask_scheduler, options.dask_scheduler_file, isolated=True
+    )
     outcomes: list[Outcome] = []
-    for outcome in engine.run(process, tasks, nprocs=options.nprocs, mem_mb=options.mem_mb, lost=_lost):
-        outcomes.append(outcome)
-        log.info("[%d/%d] %s: %s", len(outcomes), len(tasks), outcome.scan, outcome.line or outcome.status)
+    written = time.monotonic()
+    try:
+        for outcome in engine.run(process, tasks, workers, _lost):
+            outcomes.append(outcome)
+            log.info("[%d/%d] %s: %s", len(outcomes), len(tasks), outcome.scan, outcome.line or outcome.status)
+            if time.monotonic() - written > TABLE_SECONDS:
+                write_table(output, scans)
+                written = time.monotonic()
+            if outcome.status == "failed" and options.stop_on_first_crash:
+                log.error("stopped at the first failure, as asked")
+                break
+    finally:  # also where the run is interrupted: what is finished is in the table
         write_table(output, scans)
-        if outcome.status == "failed" and options.stop_on_first_crash:
-            log.error("stopped at the first failure, as asked")
-            break
+    outcomes = [_still_there(outcome, output) for outcome in outcomes]
     if model:
         finished = {o.scan for o in outcomes if o.status != "failed"}
         _predict(model, [scan for scan in scans if scan.name in finished], output, work_dir, options.nprocs)
@@ -83,6 +99,30 @@ def run(options: Options, scans: Sequence[Scan], log_file: Path, work_dir: Path)
     files.write_json(log_file.parent / "failures.json", {f.scan: f.line for f in failures})
     write_reports(output, scans, failures)
     return outcomes
+
+
+def _task(options: Options, scan: Scan, log_file: Path, work_dir: Path) -> Task:
+    # absolute: workers of a cluster may have been started elsewhere
+    return Task(
+        scan=scan,
+        bids_dir=options.bids_dir.absolute(),
+        output_dir=options.output_dir.absolute(),
+        work_dir=work_dir.absolute(),
+        threshold=options.participant_threshold,
+        seed=options.random_seed,
+        omp_nthreads=options.omp_nthreads,
+        small_output=options.small_output,
+        log_file=log_file.absolute(),
+        verbose=options.verbose,
+    )
+
+
+def _still_there(outcome: Outcome, output: Path) -> Outcome:
+    """Return the outcome; failed, where somebody removed what the scan had written."""
+    if outcome.status == "failed" or derivatives.mark_path(output, outcome.scan).is_file():
+        return outcome
+    line = f"{outcome.scan}: its outputs were removed while the app was running; run again"
+    return replace(outcome, status="failed", line=line)
 
 
 def _predict(model: StoredModel, scans: Sequence[Scan], output: Path, work_dir: Path, nprocs: int) -> None:
@@ -98,6 +138,8 @@ def _predict(model: StoredModel, scans: Sequence[Scan], output: Path, work_dir: 
 
 def process(task: Task) -> Outcome:
     """Process one scan; whatever goes wrong becomes the outcome's line."""
+    engine.limit_threads(task.omp_nthreads)  # of use only in a worker that has not imported ITK yet
+    engine.keep_to(task.work_dir)
     engine.log_to(task.log_file, task.verbose)
     began = time.perf_counter()
     ended = partial(Outcome, task.scan.name, task.scan.participant)
@@ -120,30 +162,22 @@ def process(task: Task) -> Outcome:
 
 def _process(task: Task) -> str:
     scan, source = task.scan, task.bids_dir / task.scan.path
+    if task.version != __version__:
+        what = f"this worker runs version {__version__}, the command {task.version}"
+        raise BadInputError(what, scan.path, "install the same version everywhere")
     image = files.open_nifti(source)
-    wanted = derivatives.digest(source, task.parameters)
-    if derivatives.finished(task.output_dir, scan.name, wanted):
-        return "unchanged"
-    intake.check_header(image)
-    data, _ = files.read_nifti(source)
-    volume, known, warnings = intake.to_volume(image, data)
-    for warning in warnings:
-        log.warning("%s: %s", scan.name, warning)
-    task.work_dir.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f"{scan.name}_", dir=task.work_dir) as folder:
-        found = chain.analyse(
-            centred(canonical(volume)),
-            Path(folder),
-            threshold=task.threshold,
-            seed=task.seed,
-            trust_header=known,
-            warnings=tuple(warnings),
-            step=lambda name: log.info("%s: %s", scan.name, name),
-        )
-        log.info("%s: writing", scan.name)
-        summary = derivatives.write(
-            scan, found, volume, task.output_dir, scan_digest=wanted, parameters=task.parameters
-        )
+    lock = task.output_dir / "logs" / "scans" / f"{scan.name}.lock"
+    with files.locked(lock, lambda: log.info("%s: another run is at it; waiting", scan.name)):
+        digests = derivatives.digests(source, task.parameters)
+        mark = derivatives.read_mark(task.output_dir, scan.name)
+        outputs = [scan.output(key) for key in task.keys]
+        if derivatives.finished(task.output_dir, mark, digests[0], outputs):
+            return "unchanged"
+        intake.check_header(image)
+        data, _ = files.read_nifti(source)
+        volume, known, warnings = intake.to_volume(image, data)
+        again = mark if rethreshold.possible(task.output_dir, scan, mark, digests[1], task.keys) else None
+        summary = _analyse(task, volume, known, warnings, digests, again)
     for check in summary.checks:
         if not check.ok:
             log.warning(
@@ -157,8 +191,45 @@ def _process(task: Task) -> str:
     return "done"
 
 
+def _analyse(
+    task: Task, volume: Volume, known: bool, warnings: list[str], digests: tuple[str, str], again: Summary | None
+) -> Summary:
+    """Run the chain, or only what follows the threshold where the rest is finished (``again``), and write."""
+    scan = task.scan
+    keys = task.keys
+    for warning in warnings:
+        log.warning("%s: %s", scan.name, warning)
+    with tempfile.TemporaryDirectory(prefix=f"{scan.name}_", dir=task.work_dir) as folder:
+        if again:
+            log.info("%s: another threshold; the rest is finished", scan.name)
+            anatomy = rethreshold.restored(scan, volume, task.output_dir, again, Path(folder))
+            keys = tuple(key for key in OUTPUTS if scan.output(key) in again.outputs)
+        else:
+            anatomy = chain.find_anatomy(
+                centred(canonical(volume)),
+                Path(folder),
+                seed=task.seed,
+                trust_header=known,
+                warnings=tuple(warnings),
+                step=lambda name: log.info("%s: %s", scan.name, name),
+            )
+        log.info("%s: lesions", scan.name)
+        found = chain.find_lesions(anatomy, task.threshold)
+        log.info("%s: writing", scan.name)
+        return derivatives.write(
+            scan,
+            found,
+            volume,
+            task.output_dir,
+            digests=digests,
+            parameters=task.parameters,
+            keys=keys,
+            before=again,
+        )
+
+
 def _lost(task: Task, reason: str) -> Outcome:
-    line = f"{task.scan.path}: its process died twice ({reason}); out of memory? lower --nprocs"
+    line = f"{task.scan.path}: its process died twice ({reason}); lower --nprocs or raise --mem-mb"
     return Outcome(task.scan.name, task.scan.participant, "failed", line, 0.0)
 
 
@@ -178,6 +249,11 @@ def write_dataset_files(output: Path, bids_dir: Path) -> None:
 
 def write_table(output: Path, scans: Sequence[Scan]) -> None:
     """Write the table of all finished scans: those of this run and those the table already holds."""
+    with files.locked(output / "logs" / f"{TABLE}.lock"):
+        _write_table(output, scans)
+
+
+def _write_table(output: Path, scans: Sequence[Scan]) -> None:
     path = output / f"{TABLE}.tsv"
     rows = []
     for scan in scans:

@@ -43,9 +43,8 @@ def checks(
     agrees: float,
     coverage: float,
     pooled: Moments,
-    share_over: float,
 ) -> tuple[Check, ...]:
-    """Return the quality checks of one scan, with normal ranges seen on clinical FLAIRs of adults."""
+    """Return the quality checks that no threshold changes, with normal ranges seen on clinical FLAIRs of adults."""
     means = tissues.means
     brain_ml = float(tissues.mask.sum()) * scan.voxel_ml
     return (
@@ -77,5 +76,9 @@ def checks(
         ),
         Check("csf_to_gm", means["CSF"] / means["GM"], "ratio", 0.0, 0.80, "fluid is dark on FLAIR"),
         Check("belief_sd", pooled.sd, "", 0.08, 0.20, "spread of the belief in brain tissue (published: 0.12)"),
-        Check("share_over_threshold", share_over, "share", 0.0, 0.06, "share of the brain taken for lesion"),
     )
+
+
+def check_share(share: float) -> Check:
+    """Return the check of the share of the brain that exceeds the threshold."""
+    return Check("share_over_threshold", share, "share", 0.0, 0.06, "share of the brain taken for lesion")

@@ -352,8 +352,8 @@ class Summary:
     ----------
     scan : str
         Name without suffix, such as ``sub-01_ses-1``.
-    digest : str
-        SHA-256 over input bytes, parameters and version: equal digest, equal outputs.
+    digest, anatomy_digest : str
+        SHA-256 over input bytes, version and parameters (all; all but the threshold): equal digest, equal outputs.
     source : str
         Path of the FLAIR relative to the data set.
     checks : tuple of Check
@@ -375,6 +375,7 @@ class Summary:
 
     scan: str
     digest: str
+    anatomy_digest: str
     source: str
     checks: tuple[Check, ...]
     warnings: tuple[str, ...]
@@ -395,11 +396,11 @@ class Failure:
 
 
 @dataclass(frozen=True)
-class Analysis:
-    """Everything the chain finds in one scan, on the scan's grid (X, Y, Z) and on the template's at 3 mm.
+class Anatomy:
+    """What the chain finds in one scan before any threshold, on the scan's grid (X, Y, Z) and the template's at 3 mm.
 
-    ``lesion`` is the published map, ``cleaned`` the one without what is rarely a lesion; ``warped`` is the
-    bias-corrected scan on the template's grid. ``seconds`` is wall time by step.
+    ``warped`` is the bias-corrected scan on the template's grid, None where it was read back from outputs, which
+    do not hold it. ``seconds`` is wall time by step.
     """
 
     flair: Volume
@@ -407,19 +408,55 @@ class Analysis:
     tissues: Tissues
     alignment: Alignment
     belief: Volume
-    lesion: np.ndarray
-    cleaned: np.ndarray
     belief_mni: Volume
-    lesion_mni: np.ndarray
-    cleaned_mni: np.ndarray
-    warped: Volume
-    threshold: float
+    warped: Volume | None
     gm_mean: float
     moments: Moments
     checks: tuple[Check, ...]
     warnings: tuple[str, ...]
     measures: dict[str, float]
     seconds: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Lesions:
+    """What depends on the threshold: lesion maps on the scan's grid and on the template's, and what follows.
+
+    ``native`` and ``mni`` are the published map, ``cleaned`` and ``cleaned_mni`` the one without what is rarely a
+    lesion.
+    """
+
+    threshold: float
+    native: np.ndarray
+    cleaned: np.ndarray
+    mni: np.ndarray
+    cleaned_mni: np.ndarray
+    check: Check
+    warnings: tuple[str, ...]
+    measures: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """Everything the chain finds in one scan."""
+
+    anatomy: Anatomy
+    lesions: Lesions
+
+    @property
+    def checks(self) -> tuple[Check, ...]:
+        """All quality checks."""
+        return (*self.anatomy.checks, self.lesions.check)
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """All warnings, in the order in which they arose."""
+        return (*self.anatomy.warnings, *self.lesions.warnings)
+
+    @property
+    def measures(self) -> dict[str, float]:
+        """All measures by name."""
+        return {**self.anatomy.measures, **self.lesions.measures}
 
 
 @dataclass(frozen=True)

@@ -23,11 +23,11 @@ PURE = [
 RIMS = [
     *("files", "arrayfile", "bids", "engine", "validation", "transformfile"),
     *("covariates", "tables", "maps", "ratings", "modelfile", "prediction"),
-    *("figures", "report", "derivatives"),
+    *("figures", "report", "sidecars", "derivatives"),
     *("group_charts", "group_slices", "group_figures", "group_tables", "group_sections", "group_report"),
     "group_outputs",
 ]
-RECIPES = ["chain", "participant", "group", "phantom_cohort", "phantom", "__main__"]
+RECIPES = ["chain", "rethreshold", "participant", "group", "phantom_cohort", "phantom", "__main__"]
 ORDER = [*NOUNS, *PURE, *RIMS, *RECIPES]  # a room imports only from rooms before it
 OUTSIDE = {"io", "logging", "time", "datetime", "os", "random", "shutil", "subprocess", "tempfile"}
 UNSAFE = {"pickle", "cPickle", "cloudpickle", "dill", "joblib", "shelve", "marshal"}

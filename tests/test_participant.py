@@ -55,12 +55,24 @@ def lasting(sums: dict[str, str]) -> dict[str, str]:
 
 
 def task(scan: Scan, raw: Path, output: Path) -> Task:
-    return Task(scan, raw, output, output, 0.32, 0, 1, output / "log.txt", 0)
+    return Task(
+        scan=scan,
+        bids_dir=raw,
+        output_dir=output,
+        work_dir=output,
+        threshold=0.32,
+        seed=0,
+        omp_nthreads=1,
+        small_output=False,
+        log_file=output / "log.txt",
+        verbose=0,
+    )
 
 
 def finished(scan: Scan, raw: Path, output: Path, threshold: float = 0.32, seed: int = 0) -> bool:
     parameters = replace(task(scan, raw, output), threshold=threshold, seed=seed).parameters
-    return derivatives.finished(output, scan.name, derivatives.digest(raw / scan.path, parameters))
+    wanted, _ = derivatives.digests(raw / scan.path, parameters)
+    return derivatives.finished(output, derivatives.read_mark(output, scan.name), wanted, ())
 
 
 # -- what is written -----------------------------------------------------------------------------

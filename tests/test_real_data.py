@@ -16,24 +16,24 @@ BRAIN_DICE = 0.95
 SD = (0.10, 0.14)  # of the belief in brain tissue; published 0.12
 
 
-def analysed(image: nib.Nifti1Image, folder: Path) -> tuple[Analysis, Volume]:
+def analysed(image: nib.Nifti1Image, folder: Path) -> Analysis:
     image = nib.Nifti1Image.from_bytes(image.to_bytes())
     intake.check_header(image)
     volume, known, _ = intake.to_volume(image, np.asarray(image.dataobj))
     folder.mkdir()
-    found = chain.analyse(centred(canonical(volume)), folder, threshold=0.32, seed=0, trust_header=known)
-    return found, volume
+    anatomy = chain.find_anatomy(centred(canonical(volume)), folder, seed=0, trust_header=known)
+    return chain.find_lesions(anatomy, 0.32)
 
 
 @pytest.mark.parametrize("name", ["sub-01_ses-1", "sub-04_ses-1"])
 def test_the_brain_is_found(real_data: Path, tmp_path: Path, name: str) -> None:
     place = name.replace("_", "/") + "/anat"
     image = nib.load(real_data / "raw" / place / f"{name}_FLAIR.nii.gz")
-    found, _ = analysed(image, tmp_path / "work")
+    found = analysed(image, tmp_path / "work")
     expert = Volume(*files.read_nifti(real_data / "expert" / place / f"{name}_desc-brain_mask.nii.gz"))
-    truth, brain = canonical(expert).data > 0, found.tissues.mask
+    truth, brain = canonical(expert).data > 0, found.anatomy.tissues.mask
     assert 2 * (brain & truth).sum() / (brain.sum() + truth.sum()) >= BRAIN_DICE
-    assert SD[0] < found.moments.sd < SD[1]
+    assert SD[0] < found.anatomy.moments.sd < SD[1]
     assert all(check.ok for check in found.checks)
 
 
@@ -46,6 +46,6 @@ def test_how_a_scan_is_stored_changes_no_voxel(real_data: Path, tmp_path: Path) 
     moved[:3, 3] += (12.3, -40.7, 300.0)
     other = nib.Nifti1Image(stored, moved)
     other.header.set_data_dtype(np.int16)
-    first, second = analysed(image, tmp_path / "a")[0], analysed(other, tmp_path / "b")[0]
-    assert first.lesion_mni.any()
-    assert np.array_equal(first.lesion_mni, second.lesion_mni)
+    first, second = analysed(image, tmp_path / "a"), analysed(other, tmp_path / "b")
+    assert first.lesions.mni.any()
+    assert np.array_equal(first.lesions.mni, second.lesions.mni)

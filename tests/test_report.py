@@ -25,6 +25,7 @@ def summary(name: str, lesions: int = 3) -> Summary:
     return Summary(
         scan=name,
         digest="d",
+        anatomy_digest="a",
         source=f"sub-01/{EVIL}.nii.gz",
         checks=(Check("coverage", 0.5, "share", 0.97, 1.0, f"meaning {EVIL}"),),
         warnings=(f"warning {EVIL}",),
