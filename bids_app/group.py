@@ -22,11 +22,11 @@ from bids_app import (
 )
 from bids_app.agreement import table2
 from bids_app.cohort import divide, permute
-from bids_app.derivatives import software
 from bids_app.errors import BadInputError, UsageError
 from bids_app.evaluation import optimism, permutation_p
 from bids_app.group_outputs import write_everything
 from bids_app.lesion import threshold_of
+from bids_app.marks import software
 from bids_app.options import Options
 from bids_app.protocols import HONEST, PUBLISHED, Plan
 from bids_app.records import Cohort, Division, GroupResult, Labelled, Moments, Nested, Threshold

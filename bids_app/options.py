@@ -267,6 +267,8 @@ def parse(argv: Sequence[str]) -> Options:
         raise UsageError("--test-percent must lie between 5 and 90")
     if values["nested_folds"] == 1 or values["cv_folds"] == 1:
         raise UsageError("cross-validation needs at least 2 folds")
+    if values["model"] and values["small_output"]:
+        raise UsageError("--model needs belief maps and transforms, which --small-output leaves out", remedy="drop one")
     if values["dask_scheduler"] and values["dask_scheduler_file"]:
         raise UsageError("--dask-scheduler and --dask-scheduler-file are two ways to say one thing", remedy="give one")
     return Options(**values)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bids_app import atlas, chain, derivatives, files, normalize, transformfile
+from bids_app import atlas, chain, files, marks, normalize, transformfile
 from bids_app.bids import Scan
 from bids_app.geometry import canonical, centre, centred
 from bids_app.records import Alignment, Anatomy, Moments, Pose, Summary, Tissues, Volume
@@ -19,7 +19,7 @@ def possible(output_dir: Path, scan: Scan, mark: Summary | None, anatomy_digest:
     """Return whether a scan was finished with the same anatomy, and all that is needed of it is there."""
     if mark is None or mark.anatomy_digest != anatomy_digest:
         return False
-    return derivatives.complete(output_dir, mark, [scan.output(key) for key in (*NEEDED, *keys)])
+    return marks.complete(output_dir, mark, [scan.output(key) for key in (*NEEDED, *keys)])
 
 
 def restored(scan: Scan, original: Volume, output_dir: Path, mark: Summary, folder: Path) -> Anatomy:

@@ -21,13 +21,13 @@ PURE = [
     *("evaluation", "agreement", "baseline", "protocols"),
 ]
 RIMS = [
-    *("files", "arrayfile", "bids", "engine", "validation", "transformfile"),
+    *("files", "arrayfile", "bids", "marks", "engine", "validation", "transformfile"),
     *("covariates", "tables", "maps", "ratings", "modelfile", "prediction"),
     *("figures", "report", "sidecars", "derivatives"),
     *("group_charts", "group_slices", "group_figures", "group_tables", "group_sections", "group_report"),
     "group_outputs",
 ]
-RECIPES = ["chain", "rethreshold", "participant", "group", "phantom_cohort", "phantom", "__main__"]
+RECIPES = ["chain", "rethreshold", "worker", "participant", "group", "phantom_cohort", "phantom", "__main__"]
 ORDER = [*NOUNS, *PURE, *RIMS, *RECIPES]  # a room imports only from rooms before it
 OUTSIDE = {"io", "logging", "time", "datetime", "os", "random", "shutil", "subprocess", "tempfile"}
 UNSAFE = {"pickle", "cPickle", "cloudpickle", "dill", "joblib", "shelve", "marshal"}

@@ -17,10 +17,11 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from bids_app import atlas, derivatives, files, lesion
+from bids_app import atlas, files, lesion, marks
 from bids_app.bids import OUTPUTS, Scan, find_scans
-from bids_app.participant import Task, write_reports
+from bids_app.participant import write_reports
 from bids_app.records import Failure
+from bids_app.worker import Task
 
 Run = Callable[..., int]
 Sums = Callable[[Path], dict[str, str]]
@@ -71,8 +72,8 @@ def task(scan: Scan, raw: Path, output: Path) -> Task:
 
 def finished(scan: Scan, raw: Path, output: Path, threshold: float = 0.32, seed: int = 0) -> bool:
     parameters = replace(task(scan, raw, output), threshold=threshold, seed=seed).parameters
-    wanted, _ = derivatives.digests(raw / scan.path, parameters)
-    return derivatives.finished(output, derivatives.read_mark(output, scan.name), wanted, ())
+    wanted, _ = marks.digests(raw / scan.path, parameters)
+    return marks.finished(output, marks.read_mark(output, scan.name), wanted, ())
 
 
 # -- what is written -----------------------------------------------------------------------------
@@ -213,8 +214,8 @@ def test_a_scan_with_a_file_missing_or_a_broken_mark_is_not_finished(tiny: Place
     raw, scan = tiny[0], scans_of(tiny[0])[0]
     output = tmp_path / "out"
     shutil.copytree(done, output)
-    mark = derivatives.mark_path(output, scan.name)
-    summary = derivatives.read_mark(output, scan.name)
+    mark = marks.mark_path(output, scan.name)
+    summary = marks.read_mark(output, scan.name)
     assert summary is not None
     for path in (output / summary.outputs[0], output / next(iter(summary.figures.values())), mark):
         assert finished(scan, raw, output)
@@ -355,7 +356,7 @@ def test_reports_escape_what_scans_say(tiny: Places, done: Path, tmp_path: Path)
     output, scan = tmp_path / "out", scans_of(tiny[0])[0]
     shutil.copytree(done, output)
     evil = "<script>alert('x')</script><img src=x onerror=alert(1)>"
-    mark = derivatives.mark_path(output, scan.name)
+    mark = marks.mark_path(output, scan.name)
     content = files.read_json(mark)
     content["warnings"], content["source"] = [f"warned {evil}"], f"{evil}.nii.gz"
     files.write_json(mark, content)

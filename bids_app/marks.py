@@ -1,0 +1,93 @@
+"""Completion marks: what is finished is known by the digest of input and parameters.
+
+The mark (``logs/scans/<scan>.json``) is written last: it holds the digests of input and parameters, so a scan
+is finished exactly when its mark's digest is the present one and all files it names are there. Where only the
+threshold is another one, everything but the lesion maps is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import platform
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from bids_app import __version__, files
+from bids_app.bids import Scan
+from bids_app.errors import BidsAppError
+from bids_app.records import Check, Summary
+
+PACKAGES = ("antspyx", "numpy", "scipy", "nibabel", "nilearn", "pybids")
+
+
+def digests(source: Path, parameters: Mapping[str, Any]) -> tuple[str, str]:
+    """Return two SHA-256 over a scan's bytes, the program's version and the parameters: all, and all but the threshold.
+
+    Equal digests, equal outputs: all of them, and all that lies before any threshold.
+    """
+    content = hashlib.sha256()
+    with source.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            content.update(block)
+    early = {key: value for key, value in parameters.items() if key != "lesion_threshold"}
+
+    def of(values: Mapping[str, Any]) -> str:
+        text = json.dumps([content.hexdigest(), __version__, dict(values)], sort_keys=True, default=str)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    return of(parameters), of(early)
+
+
+def mark_path(output_dir: Path, scan: str) -> Path:
+    """Return the path of a scan's completion mark."""
+    return output_dir / "logs" / "scans" / f"{scan}.json"
+
+
+def read_mark(output_dir: Path, scan: str) -> Summary | None:
+    """Return the summary of a finished scan, or None where there is no whole, readable mark."""
+    try:
+        content = files.read_json(mark_path(output_dir, scan))
+        content["checks"] = tuple(
+            Check(**{key: item[key] for key in ("name", "value", "unit", "low", "high", "meaning")})
+            for item in content["checks"]
+        )
+        for key in ("warnings", "outputs"):
+            content[key] = tuple(content[key])
+        return Summary(**content)
+    except (BidsAppError, TypeError, KeyError):
+        return None
+
+
+def finished(output_dir: Path, mark: Summary | None, wanted: str, outputs: Sequence[str]) -> bool:
+    """Return whether a scan was finished with this digest and its files (these ``outputs`` at least) are there."""
+    return mark is not None and mark.digest == wanted and complete(output_dir, mark, outputs)
+
+
+def complete(output_dir: Path, mark: Summary, outputs: Sequence[str]) -> bool:
+    """Return whether the mark names these outputs, and all files that it names are there."""
+    named = (*mark.outputs, *mark.figures.values())
+    return set(outputs) <= set(mark.outputs) and all((output_dir / path).is_file() for path in named)
+
+
+def software() -> dict[str, str]:
+    """Return the versions of what computes."""
+    versions = {name: importlib.metadata.version(name) for name in PACKAGES}
+    return {"bids_app": __version__, "python": platform.python_version(), **versions}
+
+
+def lesion_row(scan: Scan, summary: Summary) -> dict[str, Any]:
+    """Return a scan's row of the table of all scans."""
+    entities = dict(scan.entities)
+    flagged = [check.name for check in summary.checks if not check.ok]
+    return {
+        "participant_id": scan.participant,
+        "session_id": f"ses-{entities['ses']}" if "ses" in entities else None,
+        "scan": scan.name,
+        **summary.measures,
+        **{check.name: check.value for check in summary.checks},
+        "lesion_free": summary.measures["lesion_count"] == 0,
+        "flags": ",".join(flagged) or None,
+    }
