@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -36,7 +37,13 @@ SETTINGS = {
     "distributed.worker.memory.target": False,  # nothing of a scan can be spilled to disk
     "distributed.worker.memory.spill": False,
     "distributed.worker.memory.pause": False,
+    "distributed.worker.preload": ["bids_app.engine"],  # calls `dask_setup` in every worker
 }
+
+
+def dask_setup(worker: object) -> None:
+    """Leave the interrupt from a terminal, which reaches all processes, to the command: it ends its workers itself."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ part. ITK itself stamps its files with the time and the operating system, so h5p
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,8 @@ def write(source: Path, path: Path, offset: np.ndarray, *, to_scan: bool) -> Non
             moved = True
     if not moved:
         raise BadInputError("no affine in the composite transform", source)
-    with files.atomic(path) as temporary, h5py.File(temporary, "w", libver=("v108", "v108")) as target:
+    image = io.BytesIO()  # in memory first: where a disk is full, HDF5 fails late and loudly
+    with h5py.File(image, "w", libver=("v108", "v108")) as target:
         text = h5py.string_dtype("ascii")
         for name, value in FIXED_STRINGS.items():
             target.create_dataset(name, data=np.array([value], object), dtype=text, track_times=False)
@@ -63,6 +65,7 @@ def write(source: Path, path: Path, offset: np.ndarray, *, to_scan: bool) -> Non
                 if key in content:
                     large = {"compression": "gzip", "shuffle": True} if content[key].size > 100 else {}
                     group.create_dataset(key, data=content[key], track_times=False, **large)
+    files.write_bytes(path, image.getvalue())
 
 
 def _read(source: Path) -> dict[str, dict[str, Any]]:

@@ -14,6 +14,18 @@ import pytest
 from bids_app import phantom
 from bids_app.__main__ import main
 
+LONG = bool(os.environ.get("LONG_TESTS"))
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "long: runs where LONG_TESTS is set")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.get_closest_marker("long") and not LONG:
+            item.add_marker(pytest.mark.skip(reason="takes long; set LONG_TESTS=1"))
+
 
 def _run_app(*words: object) -> int:
     before, temporary, log = dict(os.environ), tempfile.gettempdir(), logging.getLogger("bids_app")
