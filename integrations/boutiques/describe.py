@@ -17,14 +17,18 @@ from bids_app.options import parser
 
 DESCRIPTOR = Path(__file__).with_name("bids_app.json")
 MADE_BY_THE_APP = ("output_dir", "work_dir", "bids_database_dir")  # need not exist: Boutiques demands that of a File
-EXCLUSIVE = (("dask_scheduler", "dask_scheduler_file"),)
-INTERRUPTED = {130: "Interrupted (SIGINT); finished scans stay", 143: "Terminated (SIGTERM); finished scans stay"}
+EXCLUSIVE = (("dask_scheduler", "dask_scheduler_file"), ("model", "small_output"))
+OTHER_CODES = {
+    70: "An error of the program itself; please report it.",
+    130: "Interrupted (SIGINT); finished scans stay.",
+    143: "Terminated (SIGTERM); finished scans stay.",
+}
 
 
 def error_codes() -> dict[int, str]:
     """Return what each exit code but 0 means: the first line of its error's docstring."""
     found = {kind.exit_code: (kind.__doc__ or "").splitlines()[0] for kind in reversed(BidsAppError.__subclasses__())}
-    return dict(sorted({**INTERRUPTED, **found}.items()))
+    return dict(sorted({**OTHER_CODES, **found}.items()))
 
 
 def actions() -> list[argparse.Action]:
