@@ -31,6 +31,7 @@ exclude_patterns = ["_build"]
 html_theme = "furo"
 html_title = f"bids_app {version}"
 html_show_sphinx = False
+smartquotes = False  # help texts as they are typed
 html_math_renderer = "mathml"  # browsers read it as it is; the usual renderer loads a script from elsewhere
 
 
