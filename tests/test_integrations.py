@@ -170,6 +170,23 @@ def test_boutiques_refuses_what_the_app_would(bosh: Any, tmp_path: Path, wrong: 
         simulated(bosh, tmp_path, asked)
 
 
+def test_boutiques_launches_the_app_and_explains_its_exit_code(
+    bosh: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raw = tmp_path / "raw"
+    (raw / "sub-01" / "anat").mkdir(parents=True)
+    (raw / "sub-01" / "anat" / "sub-01_FLAIR.nii.gz").touch()
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    monkeypatch.chdir(tmp_path)
+    asked = {"bids_dir": str(raw), "output_dir": "out", "analysis_level": "participant", "dry_run": True}
+    for more, code, says in (({}, 0, ""), ({"participant_label": ["77"]}, 18, "The filters select nothing.")):
+        path = tmp_path / "invocation.json"
+        path.write_text(json.dumps({**asked, **more}))
+        ended = bosh(["exec", "launch", "--no-container", str(DESCRIPTOR), str(path)])
+        assert (ended.exit_code, ended.error_message) == (code, says), ended.stderr
+        assert f"exit code {code}:" in ended.stderr
+
+
 def test_the_error_codes_are_those_of_the_errors(descriptor: dict[str, Any]) -> None:
     codes = {entry["code"] for entry in descriptor["error-codes"]}
     kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, Exception)]

@@ -60,6 +60,7 @@ def descriptor() -> dict[str, Any]:
                 "name": "Derivatives",
                 "description": "BIDS derivatives, reports and tables",
                 "path-template": "[OUTPUT_DIR]",
+                "optional": True,  # a dry run writes nothing
             }
         ],
         "error-codes": [{"code": code, "description": text} for code, text in error_codes().items()],
