@@ -8,16 +8,18 @@ import shutil
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import fields
 from datetime import date
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 
-from bids_app import __version__, errors
+from bids_app import __version__, errors, files
 from bids_app.engine import THREAD_VARIABLES
 from bids_app.options import Options, parse, parser
 
@@ -206,9 +208,10 @@ def program(folder: Path, name: str, text: str) -> None:
     path.chmod(0o755)
 
 
-def run_array(folder: Path, task: str | None) -> subprocess.CompletedProcess[str]:
+def run_array(folder: Path, task: str | None, ends: int = 0) -> subprocess.CompletedProcess[str]:
     """The SLURM script as a task of an array runs it, with an Apptainer that writes down its words and its binds."""
-    program(folder / "bin", "apptainer", '#!/bin/bash\nprintf "%s\\n" "$@" > "$WORDS"\n[ -w "${10%:/work}" ]\n')
+    program(folder / "bin", "apptainer", '#!/bin/bash\nprintf "%s\\n" "$@" > "$WORDS"\nexit "${ENDS:-0}"\n')
+    program(folder / "bin", "srun", '#!/bin/bash\nexec "$@"\n')
     (folder / "participants.txt").write_text("sub-01\nsub-02\n")
     env = {
         "PATH": f"{folder / 'bin'}:{os.environ['PATH']}",
@@ -218,6 +221,7 @@ def run_array(folder: Path, task: str | None) -> subprocess.CompletedProcess[str
         "OUTPUT_DIR": str(folder / "out"),
         "PARTICIPANTS": str(folder / "participants.txt"),
         "TMPDIR": str(folder),
+        "ENDS": str(ends),
         **({"SLURM_ARRAY_TASK_ID": task} if task else {}),
     }
     script = PLACE / "slurm" / "array.sbatch"
@@ -233,6 +237,10 @@ def test_a_task_of_the_slurm_array_runs_its_participant(tmp_path: Path) -> None:
     bound = {said[n + 1].split(":")[1] for n, word in enumerate(said) if word == "--bind"}
     assert {str(read.bids_dir), str(read.output_dir), str(read.work_dir)} == bound
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bin", "out", "participants.txt", "words"]  # tidy
+
+
+def test_a_task_ends_with_the_code_of_the_app(tmp_path: Path) -> None:
+    assert run_array(tmp_path, "1", ends=18).returncode == 18
 
 
 @pytest.mark.parametrize(("task", "says"), [("3", "has no line 3"), (None, "--array")])
@@ -304,6 +312,35 @@ def test_the_jobqueue_script_runs_the_app_on_its_scheduler(tmp_path: Path) -> No
     refused = [*script, "--", str(tmp_path / "absent"), str(tmp_path / "out"), "participant", "--dry-run"]
     done = subprocess.run(refused, env=env, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 66  # the app's own
+
+
+# -- OpenNeuro -----------------------------------------------------------------------------------
+
+
+def test_a_partial_clone_of_datalad_is_enough(
+    tmp_path: Path, run_app: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One FLAIR that was fetched (all zero: refused at once), one that was not, and images nobody asked for."""
+    root = tmp_path / "bids"
+    objects = root / ".git" / "annex" / "objects"
+    flair = "anat/sub-{0}_FLAIR.nii.gz"
+    files.write_nifti(objects / "fetched.nii.gz", np.zeros((64, 64, 20), np.int16), np.diag([3.0, 3.0, 7.0, 1.0]))
+    for label, target in (("01", "fetched.nii.gz"), ("02", "elsewhere.nii.gz")):
+        place = root / f"sub-{label}" / flair.format(label)
+        place.parent.mkdir(parents=True)
+        place.symlink_to(Path("../../.git/annex/objects") / target)
+        place.with_name(f"sub-{label}_T1w.nii.gz").symlink_to("../../.git/annex/objects/elsewhere")
+    (root / "dataset_description.json").write_text('{"Name": "a", "BIDSVersion": "1.10.0"}')
+    words = [root, tmp_path / "out", "participant", "--small-output", "--skip-bids-validation"]
+    assert run_app(*words, "--dry-run") == 0
+    listed = capsys.readouterr().out
+    assert "2 FLAIR scans" in listed
+    assert "T1w" not in listed
+    assert run_app(*words) == 1
+    said = {line.split(" ERROR ")[1] for line in capsys.readouterr().err.splitlines() if " ERROR sub-" in line}
+    first, second = sorted(said)
+    assert "no voxel is above zero" in first  # so it was read through the link
+    assert "datalad get" in second
 
 
 # -- citation ------------------------------------------------------------------------------------

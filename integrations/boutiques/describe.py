@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -92,17 +93,18 @@ def _kind(action: argparse.Action) -> dict[str, Any]:
         return {"type": "String", "value-choices": list(action.choices)}
     if action.type is Path:
         return {"type": "String" if action.dest in MADE_BY_THE_APP else "File"}
-    if not callable(action.type) or isinstance(action.type("1"), str):
+    read = action.type if callable(action.type) else str
+    if isinstance(read("1"), str):
         return {"type": "String"}
-    if isinstance(action.type("1"), float):
+    if isinstance(read("1"), float):
         return {"type": "Number"}
-    lowest = [number for number in (0, 1) if _accepts(action, str(number)) and not _accepts(action, str(number - 1))]
+    lowest = [number for number in (0, 1) if _accepts(read, str(number)) and not _accepts(read, str(number - 1))]
     return {"type": "Number", "integer": True, **({"minimum": lowest[0]} if lowest else {})}
 
 
-def _accepts(action: argparse.Action, word: str) -> bool:
+def _accepts(read: Callable[[str], object], word: str) -> bool:
     try:
-        action.type(word)  # type: ignore[operator]
+        read(word)
     except (ValueError, argparse.ArgumentTypeError):
         return False
     return True
