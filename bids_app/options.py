@@ -235,7 +235,7 @@ def parser() -> argparse.ArgumentParser:
     for item in fields(Options):
         about = item.metadata
         if item.default is MISSING and item.default_factory is MISSING:
-            made.add_argument(item.name, help=about["help"], **about["parser"])
+            made.add_argument(item.name, help=about["help"], **{**about["parser"], "metavar": None})
             continue
         section = about["section"]
         if section not in sections:
@@ -243,7 +243,7 @@ def parser() -> argparse.ArgumentParser:
         dashed = "--" + item.name.replace("_", "-")
         spellings = [*about["aliases"], dashed, "--" + item.name] if "_" in item.name else [*about["aliases"], dashed]
         default = item.default_factory() if item.default_factory is not MISSING else item.default
-        shown = "" if default in (None, False, (), 0) or "default" in about["help"] else f" (default: {default})"
+        shown = "" if default is None or default is False or default == () or "default" in about["help"] else f" (default: {default})"
         sections[section].add_argument(
             *spellings, dest=item.name, default=default, help=about["help"] + shown, **about["parser"]
         )
