@@ -210,6 +210,39 @@ def test_what_would_change_the_outputs_is_done_again(tiny: Places, done: Path, t
     assert not finished(scan, tmp_path, done)
 
 
+def test_another_threshold_redoes_the_lesion_maps_only(
+    run_app: Run, tiny: Places, done: Path, tmp_path: Path, checksums: Sums
+) -> None:
+    output, scan = tmp_path / "out", scans_of(tiny[0])[0]
+    shutil.copytree(done, output)
+    words = (tiny[0], output, "participant", "--skip-bids-validation", "--participant-label", scan.participant)
+    before = {key: (output / scan.output(key)).stat().st_mtime_ns for key in OUTPUTS}
+    assert run_app(*words, "--lesion-threshold", 0.25) == 0
+    again = {key for key in OUTPUTS if (output / scan.output(key)).stat().st_mtime_ns != before[key]}
+    assert again == {"lesion", "cleaned", "lesion_mni", "cleaned_mni"}
+    assert sidecar(output, scan, "lesion")["Threshold"] == 0.25
+    brain, belief = read(output, scan, "brain") > 0, read(output, scan, "belief")
+    assert np.array_equal(read(output, scan, "lesion") > 0, (belief > 0.25) & brain)
+    assert read(output, scan, "lesion_mni").sum() > read(done, scan, "lesion_mni").sum()
+    assert run_app(*words) == 0  # there and back: the same bytes as if nothing had been
+    skip = re.compile(r"\.html$|^logs/")
+    now, then = ({k: v for k, v in checksums(folder).items() if not skip.search(k)} for folder in (output, done))
+    assert now == then
+
+
+@pytest.mark.long
+def test_another_threshold_gives_what_a_run_from_the_start_gives(
+    run_app: Run, tiny: Places, done: Path, tmp_path: Path, checksums: Sums
+) -> None:
+    output, fresh = tmp_path / "out", tmp_path / "fresh"
+    shutil.copytree(done, output)
+    for folder in (output, fresh):
+        assert run_app(tiny[0], folder, "participant", "--skip-bids-validation", "--lesion-threshold", 0.25) == 0
+    skip = re.compile(r"\.html$|^logs/")
+    now, then = ({k: v for k, v in checksums(folder).items() if not skip.search(k)} for folder in (output, fresh))
+    assert now == then
+
+
 def test_a_scan_with_a_file_missing_or_a_broken_mark_is_not_finished(tiny: Places, done: Path, tmp_path: Path) -> None:
     raw, scan = tiny[0], scans_of(tiny[0])[0]
     output = tmp_path / "out"
