@@ -53,10 +53,14 @@ def load() -> Atlas:
 def synthetic_head(gm: np.ndarray, wm: np.ndarray, csf: np.ndarray, brain: np.ndarray) -> np.ndarray:
     """Return a FLAIR head (GM = 1) of tissue shares (X, Y, Z) at 1 mm: brain, fluid rim, bone and scalp."""
     head = brain_signal(gm, wm, csf)
-    distance = ndimage.distance_transform_edt(~brain)
+    reach = int(SHELLS[-1][0]) + 1  # no shell leaves the brain's box and this margin: half the image
+    near = tuple(
+        slice(max(box.start - reach, 0), box.stop + reach) for box in ndimage.find_objects(brain.astype(np.uint8))[0]
+    )
+    distance = ndimage.distance_transform_edt(~brain[near])
     inner = 0.0
     for outer, signal in SHELLS:
-        head[(distance > inner) & (distance <= outer)] = signal
+        head[near][(distance > inner) & (distance <= outer)] = signal
         inner = outer
     return head
 

@@ -164,7 +164,8 @@ def find_scans(
 ) -> tuple[list[Scan], list[str]]:
     """Return the FLAIR scans asked for, by name, and the participants (``sub-X``) that have none.
 
-    Only the folders of participants asked for are indexed.
+    Only the folders of participants asked for, and in them only FLAIR images, are indexed; with a ``database``,
+    which later runs use again, all.
 
     Raises
     ------
@@ -219,7 +220,9 @@ def _query(
 
     ignore = [re.compile(r"^/(code|derivatives|sourcedata|models|stimuli|\.[^/]+)(/|$)")]
     ignore.append(re.compile(r"/(func|dwi|fmap|perf|eeg|meg|ieeg|pet|micr|nirs|motion|beh|mrs)(/|$)"))
-    if narrowed:
+    if database is None:  # pybids takes a millisecond a file; a database is kept for other questions too
+        ignore.append(re.compile(r"/(?![^/]*_FLAIR\.nii(\.gz)?$)[^/]*\.[^/]*$"))
+    if narrowed and database is None:
         ignore.append(re.compile(rf"^/sub-(?!({'|'.join(wanted)})(/|$))"))
     indexer = BIDSLayoutIndexer(validate=False, index_metadata=False, ignore=ignore)
     layout = BIDSLayout(root, validate=False, indexer=indexer, database_path=database)

@@ -55,7 +55,7 @@ def register(scan: Volume, atlas: Atlas, folder: Path, *, seed: int, trust_heade
     with _random_seed(seed):
         try:
             warp = ants.registration(
-                to_ants(fixed),
+                to_ants(_without_air(fixed)),
                 to_ants(moving),
                 type_of_transform="SyNOnly",
                 initial_transform=str(start),
@@ -67,6 +67,15 @@ def register(scan: Volume, atlas: Atlas, folder: Path, *, seed: int, trust_heade
         except RuntimeError as error:
             raise ScanError(f"registration failed ({error})", remedy="look at the scan; is it a head?") from error
     return Alignment(warp["fwdtransforms"], warp["invtransforms"], pose)
+
+
+def _without_air(head: Volume) -> Volume:
+    """Return the head cut to the box that holds it: the air around it took a quarter of the registration's time."""
+    corners = [np.flatnonzero((head.data > 0).any(axis=others))[[0, -1]] for others in ((1, 2), (0, 2), (0, 1))]
+    first = np.array([low for low, _ in corners])
+    affine = head.affine.copy()
+    affine[:3, 3] += head.affine[:3, :3] @ first
+    return Volume(head.data[tuple(slice(low, high + 1) for low, high in corners)], affine)
 
 
 def _affine_transform(pose: Pose) -> object:

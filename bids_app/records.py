@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -298,11 +299,13 @@ class Tissues:
     mask: np.ndarray
     means: dict[str, float]
 
-    @property
+    @cached_property
     def labels(self) -> np.ndarray:
         """The most probable tissue, uint8: 1 GM, 2 WM, 3 CSF (BIDS common labels), 0 outside the brain."""
-        best = np.argmax(np.stack([self.gm, self.wm, self.csf]), axis=0).astype(np.uint8) + 1
-        return np.where(self.mask, best, 0).astype(np.uint8)
+        gray_or_white = 1 + (self.wm > self.gm).astype(np.uint8)
+        best = np.where(self.csf > np.maximum(self.gm, self.wm), np.uint8(3), gray_or_white)
+        best[~self.mask] = 0
+        return best
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,235 @@
+"""Cost against size: scans and processes at the participant level, scans and voxels at the group level.
+
+    python benchmarks/growth.py [--quick] [--only {participant,group}] [--output FILE]
+
+Participant level, through the command line, on made-up scans of 2 x 2 x 4 mm: wall and CPU seconds and the peak
+memory of the largest process, for 1 to 16 scans on 1 and on 2 processes. Efficiency is the wall time a scan of one
+process over twice that of two, each without the time of its own smallest run (start-up): about 1 on a machine with
+two free cores, and meaningless on a busy one.
+
+Group level, in this process on one thread: made-up cohorts of 361 to 2,888 scans at 3 mm, and at about 2 mm, where
+3.375 copies of the 3 mm map's voxels, each thinned at random, stand for the finer grid (the command line itself is
+3 mm only). Steps: ranking (counts of every voxel, chi-square, order), kernels (nested distances of 17 counts), sweep
+(ranked once, published grid, 10 folds) and evaluation (measures and bootstrap over participants). The exponent is
+the slope of log CPU over log scans from the smallest to the largest cohort; none may exceed 2.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from sklearn.model_selection import StratifiedKFold
+from threadpoolctl import threadpool_limits
+
+from bids_app import phantom
+from bids_app.evaluation import bootstrap, performance
+from bids_app.kernels import nested_distances, pack_by_scan, pack_by_voxel
+from bids_app.phantom_cohort import draw_cohort
+from bids_app.ranking import rank_voxels
+from bids_app.records import Cohort, Fold, Grid
+from bids_app.sweep import powers_of_two, sweep
+
+VALUES = tuple(2.0**k for k in range(-3, 6))
+FINER = (3 / 2) ** 3  # voxels at 2 mm for each at 3 mm
+EXPONENT, EFFICIENCY = 2.0, 0.9
+SCANS = {"full": (1, 2, 4, 8, 16), "quick": (1, 2)}
+COHORTS = {"full": (361, 722, 1444, 2888), "quick": (180, 361)}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure, print the tables, write the JSON."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_const", const="quick", default="full", dest="size")
+    parser.add_argument("--only", choices=("participant", "group"))
+    parser.add_argument("--output", type=Path, metavar="FILE", help="write the results as JSON")
+    args = parser.parse_args(argv)
+    found: dict[str, Any] = {}
+    if args.only != "group":
+        found["participant"] = participant_growth(SCANS[args.size])
+    if args.only != "participant":
+        with threadpool_limits(1):
+            found["group"] = group_growth(COHORTS[args.size])
+    if args.output:
+        args.output.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    return 0
+
+
+# -- participant level ---------------------------------------------------------------------------
+
+
+def participant_growth(numbers: Sequence[int]) -> list[dict[str, float]]:
+    """Run the command line on growing data sets; print and return one row for each run."""
+    rows: list[dict[str, float]] = []
+    print(f"{'scans':>5}{'processes':>11}{'wall s':>9}{'CPU s':>9}{'CPU s a scan':>14}{'peak GB':>9}{'efficiency':>12}")
+    with tempfile.TemporaryDirectory() as folder:
+        raw = Path(folder) / "raw"
+        phantom.make_dataset(
+            raw, Path(folder) / "truth", n_positive=max(numbers), n_negative=1, sessions=(1,), spacing=(2.0, 2.0, 4.0)
+        )
+        labels = sorted(path.name for path in raw.glob("sub-*"))
+        for processes in (1, 2):
+            for scans in numbers:
+                if scans < processes:
+                    continue
+                output = Path(folder) / f"out-{scans}-{processes}"
+                words = [str(raw), str(output), "participant", "--nprocs", str(processes), "--skip-bids-validation"]
+                row = run_app([*words, "--participant-label", *labels[:scans]])
+                row |= {"scans": scans, "processes": processes}
+                efficiency = _efficiency(rows, row)
+                if efficiency is not None:
+                    row["efficiency"] = efficiency
+                rows.append(row)
+                shown = "" if efficiency is None else f"{efficiency:.2f}"
+                print(
+                    f"{scans:>5}{processes:>11}{row['wall']:>9.1f}{row['cpu']:>9.1f}{row['cpu'] / scans:>14.1f}"
+                    f"{row['peak_gb']:>9.2f}{shown:>12}",
+                    flush=True,
+                )
+    print(f"target: efficiency at 2 processes >= {EFFICIENCY} on a free machine; load now {os.getloadavg()[0]:.1f}")
+    return rows
+
+
+def _efficiency(rows: Sequence[dict[str, float]], row: dict[str, float]) -> float | None:
+    """Return how much of two processes is used: wall seconds by which the smallest run is exceeded, compared."""
+    if row["processes"] == 1:
+        return None
+    alone = {int(r["scans"]): r["wall"] for r in rows if r["processes"] == 1}
+    mine = {int(r["scans"]): r["wall"] for r in rows if r["processes"] == row["processes"]}
+    least, scans = min(mine, default=0), int(row["scans"])
+    if scans <= least or least not in alone:
+        return None
+    return (alone[scans] - alone[least]) / (row["processes"] * (row["wall"] - mine[least]))
+
+
+def run_app(words: Sequence[str]) -> dict[str, float]:
+    """Run the app; return wall and CPU seconds, and the peak memory of its largest process."""
+    before, began = os.times(), time.perf_counter()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "bids_app", *words], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    peaks: dict[int, int] = {}
+    watcher = threading.Thread(target=_watch, args=(process, peaks))
+    watcher.start()
+    code = process.wait()
+    watcher.join()
+    if code:
+        raise SystemExit(f"the app ended with exit code {code}: {' '.join(words)}")
+    wall, after = time.perf_counter() - began, os.times()
+    cpu = after.children_user + after.children_system - before.children_user - before.children_system
+    return {"wall": wall, "cpu": cpu, "peak_gb": max(peaks.values(), default=0) / 1e6}
+
+
+def _watch(process: subprocess.Popen[bytes], peaks: dict[int, int]) -> None:
+    """Note the highest VmHWM (kB) of the process and all below it until it ends."""
+    while process.poll() is None:
+        for pid in _family(process.pid):
+            peaks[pid] = max(peaks.get(pid, 0), _peak(pid))
+        time.sleep(0.25)
+
+
+def _family(pid: int) -> list[int]:
+    try:
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()
+    except OSError:
+        return []
+    return [pid, *(below for child in children for below in _family(int(child)))]
+
+
+def _peak(pid: int) -> int:
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) for line in lines if line.startswith("VmHWM")), 0)
+
+
+# -- group level ---------------------------------------------------------------------------------
+
+
+def group_growth(numbers: Sequence[int]) -> list[dict[str, float]]:
+    """Time every step on growing cohorts at 3 and 2 mm; print and return one row for each cohort."""
+    rows: list[dict[str, float]] = []
+    steps = ("ranking", "kernels", "sweep", "evaluation")
+    _steps(_cohort(60), 2)  # compiles
+    print(f"{'mm':>3}{'scans':>7}{'voxels':>9}" + "".join(f"{step:>12}" for step in steps) + "   CPU s")
+    for millimetres in (3, 2):
+        for scans in numbers:
+            cohort = _cohort(scans)
+            lesions = cohort.lesions if millimetres == 3 else finer(cohort.lesions)
+            row = {"mm": millimetres, "scans": scans, "voxels": lesions.shape[1], **_steps(cohort, 10, lesions)}
+            rows.append(row)
+            shown = "".join(f"{row[step]:>12.3f}" for step in steps)
+            print(f"{millimetres:>3}{scans:>7}{lesions.shape[1]:>9}{shown}", flush=True)
+        ends = [row for row in rows if row["mm"] == millimetres]
+        span = math.log(ends[-1]["scans"] / ends[0]["scans"])
+        slopes = {step: math.log(ends[-1][step] / ends[0][step]) / span for step in steps}
+        print(f"{'exponent of scans':<19}" + "".join(f"{slopes[step]:>12.2f}" for step in steps))
+        over = [step for step, slope in slopes.items() if slope > EXPONENT]
+        if numbers == COHORTS["full"]:  # small cohorts fit a cache that larger ones do not
+            print(f"{'MISSED' if over else 'met':<8}no step above scans squared x counts {' '.join(over)}")
+    return rows
+
+
+def _cohort(scans: int) -> Cohort:
+    positive, people = round(0.717 * scans), max(round(0.37 * scans), 8)
+    first = round(0.64 * people)
+    return draw_cohort(n_participants=(first, people - first), n_scans=(positive, scans - positive), seed=scans)
+
+
+def finer(lesions: np.ndarray, seed: int = 0) -> np.ndarray:
+    """Return maps (N, V) of as many voxels as at 2 mm: drawn with repetition, each without a tenth of its ones."""
+    rng = np.random.default_rng(seed)
+    chosen = rng.integers(0, lesions.shape[1], round(FINER * lesions.shape[1]))
+    made = np.ascontiguousarray(lesions[:, chosen])
+    for row in made:
+        row &= rng.random(len(row)) < 0.9
+    return made
+
+
+def _steps(cohort: Cohort, folds: int, lesions: np.ndarray | None = None) -> dict[str, float]:
+    """Return the CPU seconds of each step."""
+    maps, positive = cohort.lesions if lesions is None else lesions, cohort.positive
+    counts = powers_of_two(maps.shape[1])
+    splitter = StratifiedKFold(folds, shuffle=True, random_state=0)
+    division = [Fold(train, validate) for train, validate in splitter.split(positive, positive)]
+    grid = Grid(VALUES, VALUES)
+    seconds: dict[str, float] = {}
+
+    def step(name: str, work: Callable[[], Any]) -> Any:
+        began = time.process_time()
+        result = work()
+        seconds[name] = time.process_time() - began
+        return result
+
+    order = step("ranking", lambda: rank_voxels(maps, positive).order)
+
+    def distances() -> None:
+        by_scan = pack_by_scan(pack_by_voxel(maps), order, len(maps))
+        for _ in nested_distances(by_scan, counts):
+            pass
+
+    def evaluate() -> None:
+        decisions = maps.sum(axis=1) - maps.sum(axis=1).mean()
+        performance(positive, decisions)
+        bootstrap(positive, decisions, cohort.participants, n_draws=2000, seed=0)
+
+    step("kernels", distances)
+    step("sweep", lambda: sweep(maps, positive, division, counts, grid, rerank=False))
+    step("evaluation", evaluate)
+    return seconds
+
+
+if __name__ == "__main__":
+    sys.exit(main())
