@@ -44,6 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(options: Options, work_dir: Path) -> int:
     engine.limit_threads(options.omp_nthreads)
+    engine.keep_to(work_dir)
     if options.analysis_level == "group":
         return _group(options, work_dir)
     from bids_app import bids
@@ -79,7 +80,6 @@ def _start(options: Options, work_dir: Path) -> Path:
 
     make_folder(options.output_dir)
     make_folder(work_dir)
-    engine.keep_to(work_dir)
     stamp = datetime.now().strftime("%Y%m%dT%H%M%S") + f"-{os.getpid()}"
     log_file = options.output_dir / "logs" / stamp / "log.txt"
     make_folder(log_file.parent)
@@ -120,9 +120,9 @@ def _participant(options: Options, scans: list[Scan], without: list[str], log_fi
 
 
 def _group(options: Options, work_dir: Path) -> int:
-    from bids_app import group
-
     log_file = _start(options, work_dir)
+    from bids_app import group  # late: its libraries look for the work directory when they are imported
+
     path = group.run(options, log_file, work_dir)
     log.info("report: %s", path)
     return _say_end(0, f"report {path}")

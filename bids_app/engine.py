@@ -30,10 +30,13 @@ def limit_threads(count: int) -> None:
 
 
 def keep_to(folder: Path) -> None:
-    """Send every temporary file and cache to ``folder``: containers are read-only and have a tiny /tmp."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Send every temporary file and cache to ``folder``: containers are read-only and have a tiny /tmp.
+
+    Works only before libraries are imported; makes no folder.
+    """
     for name in ("TMPDIR", "MPLCONFIGDIR", "DENO_DIR", "NUMBA_CACHE_DIR"):
         os.environ[name] = str(folder)
+    os.environ.setdefault("HOME", str(folder))  # pybids looks there, and an unknown user of a container has none
     os.environ.setdefault("DASK_TEMPORARY_DIRECTORY", str(folder))
 
 
