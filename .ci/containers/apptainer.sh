@@ -97,6 +97,7 @@ else
   }
   echo "apptainer build: $((SECONDS - started)) s"
   rm -f "$cache"/app-*.sif
+  chown "$(id -u)" "$work/app.sif"
   mv "$work/app.sif" "$kept"
 fi
 ln "$kept" "$work/app.sif" 2>/dev/null || cp "$kept" "$work/app.sif"
