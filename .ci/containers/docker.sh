@@ -72,7 +72,10 @@ build() {
 }
 build -t "$tag-build" --target build
 build -t "$tag"
-[ -z "$daemon" ] || docker image prune -f >/dev/null # what an older build of ours left without a name
+if [ -n "$daemon" ]; then # what older runs of ours left in the cache
+  docker container prune -f >/dev/null
+  docker image prune -f >/dev/null
+fi
 bytes=$(docker image inspect -f '{{.Size}}' "$tag")
 echo "docker build: $((SECONDS - started)) s, image: $bytes bytes"
 [ "$bytes" -lt 1000000000 ] || fail "the image has 1 GB or more"

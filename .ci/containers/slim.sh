@@ -11,15 +11,17 @@ find "$packages/statsmodels/datasets" -type f -not -name '*.py' -delete
 # headers, sources of compiled modules, hints for type checkers, maps of JavaScript for debuggers
 find "$packages" -type f -regex '.*\.\(h\|c\|pyx\|pxd\|pyi\|js\.map\)' -delete
 # symbols for debuggers, where the library still loads without: strip breaks some that auditwheel has rearranged
+loads() {
+  { "$environment/bin/python" -c 'import ctypes, os, sys; ctypes.CDLL(sys.argv[1], os.RTLD_NOW)' "$1"; } 2>/dev/null
+}
 find "$packages" -name '*.so' -size +100k | while read -r library; do
   strip --strip-unneeded -o "$library.stripped" "$library"
-  if "$environment/bin/python" -c 'import ctypes, os, sys; ctypes.CDLL(sys.argv[1], os.RTLD_NOW)' "$library.stripped" 2>"$environment/strip.log"; then
+  if loads "$library.stripped"; then
     mv "$library.stripped" "$library"
   else
     rm "$library.stripped"
   fi
 done
-rm "$environment/strip.log"
 # what installs
 "$environment/bin/pip" uninstall --yes --quiet setuptools pip
 find "$packages" -type d -name __pycache__ -prune -exec rm -rf {} +
