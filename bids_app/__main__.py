@@ -60,6 +60,7 @@ def _terminate(signum: int, frame: object) -> None:
 
 def _run(options: Options, stack: ExitStack) -> int:
     engine.limit_threads(options.omp_nthreads)
+    engine.need_no_home(options.output_dir)
     if options.analysis_level == "group":
         return _group(options, stack)
     from bids_app import bids
@@ -144,9 +145,9 @@ def _participant(options: Options, scans: list[Scan], without: list[str], log_fi
 
 
 def _group(options: Options, stack: ExitStack) -> int:
-    from bids_app import files, group
-
     log_file, work_dir = _start(options, stack)
+    from bids_app import files, group  # late: their libraries look for the work directory when they are imported
+
     lock = options.output_dir / "logs" / "group.lock"
     with files.locked(lock, lambda: log.info("another run is at the group level here; waiting")):
         path = group.run(options, log_file, work_dir)

@@ -84,10 +84,15 @@ def limit_threads(count: int) -> None:
         os.environ[name] = str(count)
 
 
+def need_no_home(folder: Path) -> None:
+    """Name a home where there is none: pybids asks for it, and an unknown user of a container has none."""
+    os.environ.setdefault("HOME", str(folder))
+
+
 def keep_to(folder: Path, caches: Path | None = None) -> None:
     """Send temporary files to ``folder``, and caches there or to ``caches``: containers are read-only, /tmp is tiny.
 
-    A call in a process that keeps to this folder already does nothing.
+    Works only before libraries are imported. A call in a process that keeps to this folder already does nothing.
     """
     if os.environ.get("TMPDIR") == str(folder):
         return

@@ -90,3 +90,12 @@ def real_data() -> Path:
     if not (folder / "raw" / "dataset_description.json").is_file():
         pytest.skip(f"no real scans at {folder}; set BIDS_APP_REAL_DATA to the folder that holds raw/ and expert/")
     return folder
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say what containers were built and run, and why not: the log is where their size and time are read."""
+    for outcome in ("passed", "failed", "skipped"):
+        for report in terminalreporter.getreports(outcome):
+            for name, value in getattr(report, "user_properties", ()):
+                if name == "containers" and report.when == "call":
+                    terminalreporter.write_line(f"{name}: {value}")
