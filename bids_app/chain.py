@@ -83,6 +83,7 @@ def analyse(
         coverage=coverage,
         pooled=pooled,
         share_over=share,
+        known=trust_header and not alignment.pose.turned,
     )
     measures = {
         "brain_volume_ml": float(tissues.mask.sum()) * scan.voxel_ml,

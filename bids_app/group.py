@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -124,6 +124,7 @@ def _evaluate(options: Options, labelled: Labelled, divisions: dict[str, Divisio
         (options.positive, options.negative),
     )
     tests = {name: evaluations[name].test_curve[evaluations[name].chosen] for name in evaluations}
+    flagged = maps.flags(labelled.scans, options.output_dir, options.lesion_map)
     gaps = {
         key: optimism(getattr(tests[PUBLISHED], key), getattr(tests[HONEST], key))
         for key in ("auc", "accuracy", "sensitivity", "specificity")
@@ -146,12 +147,21 @@ def _evaluate(options: Options, labelled: Labelled, divisions: dict[str, Divisio
         },
         raters={},
         left_out=labelled.left_out,
-        warnings=labelled.warnings,
+        warnings=(*labelled.warnings, *_doubts(flagged, len(labelled.scans))),
         parameters={name: getattr(options, name) for name in METHOD},
         software=software(),
+        flagged=flagged,
     )
     result = replace(result, raters=_raters(options, result))
     return replace(result, permutation=_permutation(options, result, plan, work_dir))
+
+
+def _doubts(flagged: Sequence[tuple[str, str]], n: int) -> list[str]:
+    """Return the warning that flagged scans are among the inputs, having told each in the log."""
+    for name, reason in flagged:
+        log.warning("flagged: %s (%s)", name, reason)
+    remedy = "see the list under Scans and the participants' reports; leave out those that are wrong with --exclude"
+    return [f"{len(flagged)} of the {n} scans are flagged by the quality checks: {remedy}"] if flagged else []
 
 
 def _progress(verbose: int) -> Callable[[str], None]:
