@@ -62,6 +62,8 @@ def _run(options: Options, work_dir: Path) -> int:
     )
     print(_table(scans, without), flush=True)
     if options.dry_run:
+        for line in said:
+            print(f"warning: {line}", file=sys.stderr)
         return _say_end(0, f"dry run: {len(scans)} scans would be processed")
     log_file = _start(options, work_dir)
     for line in said:

@@ -74,6 +74,11 @@ def flags(scans: Sequence[Scan], output_dir: Path, lesion_map: str) -> tuple[tup
     """Return the scans that the participant level flagged, by name, and what for.
 
     Read from each map's own sidecar: that comes along where tables of many runs were not merged.
+
+    Raises
+    ------
+    BadInputError
+        A sidecar is no JSON.
     """
     found = []
     for scan in scans:
@@ -82,8 +87,6 @@ def flags(scans: Sequence[Scan], output_dir: Path, lesion_map: str) -> tuple[tup
             told = files.read_json(path).get("Flags", [])
         except MissingInputError:
             continue
-        except BadInputError:
-            told = ["its sidecar cannot be read"]
         if told:
             found.append((scan.name, ", ".join(map(str, told)) if isinstance(told, list) else str(told)))
     return tuple(found)

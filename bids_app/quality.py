@@ -97,7 +97,5 @@ def checks(
             "stretch of the head against the template along its longest to its shortest axis; large: the header's "
             "slice thickness is wrong",
         ),
-        Check(
-            "left_right_known", float(known), "", 1, 1, "0: no usable orientation in the header, sides may be swapped"
-        ),
+        Check("left_right_known", float(known), "", 1, 1, "0: the header does not say; sides may be swapped"),
     )
