@@ -15,6 +15,7 @@ from bids_app.errors import BadInputError
 SHOWN = ("age", "age_at_onset", "sex", "disease_duration", "time_since_first", "time_since_latest")
 IDENTIFIERS = {"participant_id": "sub", "session_id": "ses", "run_id": "run"}  # column and prefix
 REPEAT = "_repeat"
+_KEY = "use the key that was written with the sheet"
 FORMULA = ("=", "+", "-", "@")  # how a formula may begin
 TWICE = 0.10  # share of the scans that is read twice, as published
 ONE_RATER = "rater"  # name of the only rater, who has the column ``decision``
@@ -142,10 +143,14 @@ def read_sheet(filled: Path, key: Path, levels: tuple[str, str]) -> pd.DataFrame
     MissingInputError
         No such file.
     BadInputError
-        Codes of sheet and key differ or come twice, a decision is no level, or there is no such column.
+        Codes of sheet and key differ or come twice, the key is not one that was written, a decision is no level, or there is no such column.
     """
     sheet = files.read_tsv(filled, required=("code",))
     keys = files.read_tsv(key, required=("code", "scan", "read"))
+    if keys[["code", "scan", "read"]].isna().any(axis=None) or not set(keys["read"]) <= {"first", "repeat"}:
+        raise BadInputError("a row lacks code, scan or read, or read is neither first nor repeat", key, _KEY)
+    if keys["code"].duplicated().any() or keys.duplicated(["scan", "read"]).any():
+        raise BadInputError("a code, or a reading of a scan, comes twice", key, _KEY)
     for what, names in (
         ("are not in the key", sorted(set(sheet["code"].dropna()) - set(keys["code"]))),
         ("are missing", sorted(set(keys["code"]) - set(sheet["code"].dropna()))),
