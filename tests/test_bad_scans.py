@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import damage
+import netguard
 import nibabel as nib
 import numpy as np
 import pytest
@@ -184,7 +185,10 @@ def mixed(
         columns = len(files.read_tsv(raw / "participants.tsv").columns)
         labels = (*damage.BAD, "annex")
         stream.writelines("\t".join([f"sub-{label}", *["n/a"] * (columns - 1)]) + "\n" for label in labels)
-    return run_app(raw, output, "participant", "--skip-bids-validation"), raw, output
+    with netguard.watch() as seen:
+        code = run_app(raw, output, "participant")
+    (folder / "network").write_text("\n".join(seen))
+    return code, raw, output
 
 
 def log_of(output: Path) -> Path:
@@ -213,6 +217,11 @@ def test_each_bad_scan_has_one_clear_line_at_the_end_of_the_log(mixed: tuple[int
         assert ";" in line  # what to do
         assert len([said for said in lines if said.endswith(f"ERROR {line}")]) == 1
     assert not list(log.parent.glob("*.traceback.txt"))
+
+
+def test_the_run_reaches_nothing_beyond_this_machine(mixed: tuple[int, Path, Path]) -> None:
+    """This process, in which the scans are processed; worker processes: see test_supply_chain."""
+    assert (mixed[2].parent / "network").read_text() == ""
 
 
 def test_bad_scans_leave_no_output_and_good_ones_are_as_without_them(

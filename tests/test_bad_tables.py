@@ -13,6 +13,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import netguard
 import numpy as np
 import pandas as pd
 import pytest
@@ -224,6 +225,7 @@ class Hostile:
     def __init__(self, folder: Path) -> None:
         self.folder, self.bids, self.out = folder, folder / "bids", folder / "out"
         self.code, self.before, self.after = -1, set[str](), set[str]()
+        self.reached: list[str] = []
 
     def files(self) -> set[str]:
         found = (path for path in self.folder.rglob("*") if path.is_file())
@@ -257,7 +259,7 @@ def hostile(cohort: Cohort, run_app: Run, tmp_path_factory: pytest.TempPathFacto
     for name, flags in ((cohort.scans[0], ["coverage"]), (cohort.scans[1], [SCRIPT, 7]), (cohort.scans[2], {"a": 1})):
         path = sidecar(made.out, name)
         files.write_json(path, files.read_json(path) | {"Flags": flags})
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, netguard.watch() as made.reached:
         patch.setattr(
             group_figures, "draw", lambda result, facts: {}
         )  # pictures take longest, and hold no text of these
@@ -305,6 +307,10 @@ def test_hostile_texts_are_shown_not_run(hostile: Hostile) -> None:
 def test_hostile_texts_make_no_file_outside_the_output(hostile: Hostile) -> None:
     assert {path for path in hostile.after - hostile.before if not path.startswith("out/")} == set()
     assert not [path for path in hostile.after if "<" in path or ".." in path]
+
+
+def test_the_group_level_reaches_nothing_beyond_this_machine(hostile: Hostile) -> None:
+    assert hostile.reached == []
 
 
 def test_flagged_scans_are_listed_at_the_group_level(hostile: Hostile, cohort: Cohort) -> None:
