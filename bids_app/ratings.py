@@ -143,7 +143,8 @@ def read_sheet(filled: Path, key: Path, levels: tuple[str, str]) -> pd.DataFrame
     MissingInputError
         No such file.
     BadInputError
-        Codes of sheet and key differ or come twice, the key is not one that was written, a decision is no level, or there is no such column.
+        Codes of sheet and key differ or come twice, the key is not one that was written, a decision is no level,
+        or there is no such column.
     """
     sheet = files.read_tsv(filled, required=("code",))
     keys = files.read_tsv(key, required=("code", "scan", "read"))

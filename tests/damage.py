@@ -275,7 +275,7 @@ def _sizes(affine: np.ndarray) -> np.ndarray:
 
 
 DOUBTFUL: dict[str, Callable[[np.ndarray, np.ndarray], Any]] = {
-    "cut at the vertex, 10 %": cut_at_vertex(0.10),
+    "cut at the vertex, 20 %": cut_at_vertex(0.20),
     "cut at the vertex, 30 %": cut_at_vertex(0.30),
     "slab": slab,
     "noise": noise,

@@ -30,7 +30,7 @@ Good = tuple[np.ndarray, np.ndarray]
 LOSS = 0.02  # of brain Dice, that moving or storing a scan otherwise may cost
 LONG = bool(os.environ.get("LONG_TESTS"))
 long = pytest.mark.skipif(not LONG, reason="takes minutes: set LONG_TESTS=1")
-USUAL = ("rotated 30 degrees oblique", "no affine", "big neck and field of view")  # 15 CPU-s each; all with LONG_TESTS
+USUAL = ("rotated 30 degrees oblique", "no affine")  # 15 CPU-s each; all with LONG_TESTS
 
 
 def path_of(raw: Path, label: str) -> Path:
