@@ -79,6 +79,8 @@ def _run(options: Options, stack: ExitStack) -> int:
     )
     print(_table(scans, without), flush=True)
     if options.dry_run:
+        for line in said:
+            print(f"warning: {line}", file=sys.stderr)
         return _say_end(0, f"dry run: {len(scans)} scans would be processed")
     log_file, work_dir = _start(options, stack)
     for line in said:

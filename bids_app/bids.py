@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Mapping
@@ -50,6 +51,8 @@ ORDER = [
     "desc",
     "stat",
 ]
+# arguments of BIDSLayout.get that are no entities: they would change what is asked, not which scans
+NOT_ENTITIES = ("return_type", "target", "scope", "regex_search", "absolute_paths", "invalid_filters", "self")
 BIDSIGNORE = (  # no trailing slashes: the validator then ignores the line
     "*.html",
     "**/figures",
@@ -225,7 +228,13 @@ def _query(
     if narrowed and database is None:
         ignore.append(re.compile(rf"^/sub-(?!({'|'.join(wanted)})(/|$))"))
     indexer = BIDSLayoutIndexer(validate=False, index_metadata=False, ignore=ignore)
-    layout = BIDSLayout(root, validate=False, indexer=indexer, database_path=database)
+    try:
+        layout = BIDSLayout(root, validate=False, indexer=indexer, database_path=database)
+    except Exception as error:  # pybids raises whatever SQLite and the file system meet
+        if database is None:
+            raise
+        what = " ".join(f"not a pybids database ({type(error).__name__}: {error})".split())[:200]
+        raise BadInputError(what, database, "remove the folder, or name another") from error
     special = {None: Query.NONE, "*": Query.ANY, "Query.NONE": Query.NONE, "Query.ANY": Query.ANY}
     query: dict[str, Any] = {"suffix": "FLAIR", "extension": [".nii.gz", ".nii"], "subject": wanted}
     if sessions:
@@ -251,7 +260,8 @@ def read_filters(path: Path) -> tuple[dict[str, Any], list[str]]:
     Raises
     ------
     BadInputError
-        The file has no key ``flair``, or it is no object: an ignored filter would process the wrong scans.
+        The file has no key ``flair``, or it is no object, or an entity's value cannot be compared: an ignored
+        filter would process the wrong scans.
     """
     content = read_json(path)
     keys = {key.lower(): key for key in content}
@@ -263,11 +273,24 @@ def read_filters(path: Path) -> tuple[dict[str, Any], list[str]]:
         )
     chosen = dict(content[keys["flair"]])
     fixed = {key: chosen.pop(key) for key in ("suffix", "datatype", "extension", "subject") if key in chosen}
+    for key, value in chosen.items():
+        if key in NOT_ENTITIES or not _is_value(value):
+            raise BadInputError(
+                f"{key!r} under 'flair' is {json.dumps(value)[:60]}",
+                path,
+                "write entities with a word, a number, null, '*', or a list of these that is not empty",
+            )
     foreign = [key for key in content if key.lower() != "flair"]
     warnings = [f"{path}: keys {', '.join(foreign)} are for other programs and are not used"] if foreign else []
     if fixed:
         warnings.append(f"{path}: {', '.join(fixed)} under 'flair' cannot be changed and is not used")
     return chosen, warnings
+
+
+def _is_value(value: object) -> bool:
+    """Return whether pybids can compare an entity with this; it takes an empty list for no condition at all."""
+    values = value if isinstance(value, list) else [value]
+    return bool(values) and all(each is None or isinstance(each, (str, int, float)) for each in values)
 
 
 def description(name: str, sources: Mapping[str, str]) -> dict[str, Any]:

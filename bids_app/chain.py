@@ -81,7 +81,13 @@ def find_anatomy(
         gm_mean=mean,
         moments=pooled,
         checks=quality.checks(
-            scan=scan, tissues=tissues, alignment=alignment, agrees=agrees, coverage=coverage, pooled=pooled
+            scan=scan,
+            tissues=tissues,
+            alignment=alignment,
+            agrees=agrees,
+            coverage=coverage,
+            pooled=pooled,
+            known=trust_header and not alignment.pose.turned,
         ),
         warnings=(*warnings, *turned),
         measures={

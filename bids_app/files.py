@@ -9,7 +9,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,13 @@ import numpy as np
 import pandas as pd
 from filelock import FileLock, Timeout
 
+from bids_app import tsvtext
 from bids_app.errors import BadInputError, CannotCreateError, MissingInputError, WriteFailedError
 
 GZIP_LEVEL = 5
 PART = ".part-"  # begins the name of a file that is being written
+DEFLATE_RATIO = 1032  # no deflate stream unpacks to more than this many times its size
+SURPLUS = 1 << 20  # bytes of padding that may follow an image
 
 
 @contextmanager
@@ -191,19 +194,55 @@ def read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray]:
     MissingInputError
         No such file.
     BadInputError
-        The file is empty, truncated, or no NIfTI image.
+        The file is empty, truncated, changed (gzip's checksum), no NIfTI image, or its header claims more or
+        less than it holds.
     """
     image = open_nifti(path)
     try:
+        _check_stream(Path(path), image)
         return np.asanyarray(image.dataobj), np.asarray(image.affine)
+    except BadInputError:
+        raise
     except Exception as error:  # nibabel, zlib, numpy and the OS each raise their own on a broken body
         raise BadInputError(f"image data cannot be read ({_reason(error)})", path, "copy the file again") from error
+
+
+def _check_stream(path: Path, image: Any) -> None:
+    """Refuse a file whose header claims what it cannot hold, before memory is asked for, or that has changed.
+
+    nibabel asks for all the memory that the header claims, and stops before the end of the stream, where
+    gzip's checksum stands: a flipped bit would go unnoticed.
+    """
+    proxy = image.dataobj
+    claimed = int(proxy.offset) + int(np.prod(proxy.shape, dtype=object)) * proxy.dtype.itemsize
+    packed = path.suffix == ".gz"
+    if claimed > path.stat().st_size * (DEFLATE_RATIO if packed else 1):
+        raise BadInputError(
+            f"the header claims {claimed / 2**20:.1f} MB, more than the file can hold", path, "copy the file again"
+        )
+    held = 0
+    with gzip.open(path) if packed else nullcontext() as stream:
+        while stream and (block := stream.read(SURPLUS)):
+            held += len(block)
+            if held > claimed + SURPLUS:
+                raise BadInputError(
+                    f"holds more than the {claimed / 2**20:.1f} MB that its header claims",
+                    path,
+                    "the header is damaged; convert the scan again",
+                )
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # a name too long, a folder that may not be entered
+        return False
 
 
 def open_nifti(path: Path) -> Any:
     """Return the nibabel image of a file, header read and data still on disk."""
     path = Path(path)
-    if not path.exists():
+    if not _exists(path):
         link = " (a link to content that is not here; run 'datalad get')" if path.is_symlink() else ""
         raise MissingInputError(f"no such file{link}", path)
     if path.stat().st_size == 0:
@@ -252,11 +291,11 @@ def read_json(path: Path) -> dict[str, Any]:
         No such file; not UTF-8 JSON, or no object.
     """
     path = Path(path)
-    if not path.exists():
+    if not _exists(path):
         raise MissingInputError("no such file", path)
     try:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (ValueError, RecursionError) as error:
+    except (ValueError, RecursionError, OSError) as error:
         raise BadInputError(f"not valid JSON ({_reason(error)})", path, "correct the file") from error
     if not isinstance(content, dict):
         raise BadInputError("the JSON holds no object", path, "correct the file")
@@ -264,10 +303,8 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def write_tsv(path: Path, table: pd.DataFrame) -> None:
-    """Write a table as BIDS TSV: missing values ``n/a``, floats with 10 significant digits."""
-    # cell by cell: rows kept from an earlier run are text, which pandas' float_format would leave out with its column
-    shown = table.map(lambda cell: f"{cell:.10g}" if isinstance(cell, float) and not np.isnan(cell) else cell)
-    write_text(path, shown.to_csv(sep="\t", index=False, na_rep="n/a", lineterminator="\n"))
+    """Write a table as BIDS TSV (see `tsvtext.render`)."""
+    write_text(path, tsvtext.render(table))
 
 
 def read_tsv(path: Path, required: tuple[str, ...] = ()) -> pd.DataFrame:
@@ -280,27 +317,19 @@ def read_tsv(path: Path, required: tuple[str, ...] = ()) -> pd.DataFrame:
     MissingInputError
         No such file.
     BadInputError
-        Not UTF-8, rows of unequal length, or a required column is missing.
+        Not UTF-8, NUL bytes, a column twice, rows of unequal length, or a required column is missing.
     """
     path = Path(path)
-    if not path.exists():
+    if not _exists(path):
         raise MissingInputError("no such file", path)
     try:
-        table = pd.read_csv(
-            path,
-            sep="\t",
-            dtype=str,
-            encoding="utf-8-sig",
-            keep_default_na=False,
-            na_values=["n/a", ""],
-            quoting=3,
-        )
-    except (ValueError, pd.errors.ParserError) as error:
+        table = tsvtext.parse(path.read_bytes().decode("utf-8-sig"))
+    except (ValueError, OSError) as error:
         raise BadInputError(f"not a readable TSV ({_reason(error)})", path, "save it as UTF-8 with tabs") from error
     missing = [name for name in required if name not in table.columns]
     if missing:
         raise BadInputError(
-            f"column {', '.join(missing)} is missing (there are: {', '.join(map(str, table.columns))})",
+            f"column {', '.join(missing)} is missing (there are: {tsvtext.some(table.columns)})",
             path,
             "add it or name another",
         )

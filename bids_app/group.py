@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -16,6 +16,7 @@ from bids_app import (
     engine,
     files,
     maps,
+    marks,
     protocols,
     ratings,
     tables,
@@ -56,8 +57,9 @@ def run(options: Options, log_file: Path, work_dir: Path) -> Path:
     if options.read_ratings:
         return _read_ratings(options)
     scans = tables.find_maps(output, options.lesion_map)
+    unfinished = [scan.name for scan in scans if marks.interrupted(output, scan.name)]
     labelled = tables.label(
-        scans,
+        [scan for scan in scans if scan.name not in unfinished],
         options.bids_dir,
         output,
         group_column=options.group_column,
@@ -65,6 +67,8 @@ def run(options: Options, log_file: Path, work_dir: Path) -> Path:
         negative=options.negative,
         exclude=options.exclude,
     )
+    cut = [(name, "its participant level was interrupted; run it again") for name in unfinished]
+    labelled = replace(labelled, left_out=(*labelled.left_out, *cut))
     for name, reason in labelled.left_out:
         log.warning("left out: %s (%s)", name, reason)
     divisions = _divisions(options, labelled)
@@ -124,6 +128,7 @@ def _evaluate(options: Options, labelled: Labelled, divisions: dict[str, Divisio
         (options.positive, options.negative),
     )
     tests = {name: evaluations[name].test_curve[evaluations[name].chosen] for name in evaluations}
+    flagged = maps.flags(labelled.scans, options.output_dir, options.lesion_map)
     gaps = {
         key: optimism(getattr(tests[PUBLISHED], key), getattr(tests[HONEST], key))
         for key in ("auc", "accuracy", "sensitivity", "specificity")
@@ -146,12 +151,21 @@ def _evaluate(options: Options, labelled: Labelled, divisions: dict[str, Divisio
         },
         raters={},
         left_out=labelled.left_out,
-        warnings=labelled.warnings,
+        warnings=(*labelled.warnings, *_doubts(flagged, len(labelled.scans))),
         parameters={name: getattr(options, name) for name in METHOD},
         software=software(),
+        flagged=flagged,
     )
     result = replace(result, raters=_raters(options, result))
     return replace(result, permutation=_permutation(options, result, plan, work_dir))
+
+
+def _doubts(flagged: Sequence[tuple[str, str]], n: int) -> list[str]:
+    """Return the warning that flagged scans are among the inputs, having told each in the log."""
+    for name, reason in flagged:
+        log.warning("flagged: %s (%s)", name, reason)
+    remedy = "see the list under Scans and the participants' reports; leave out those that are wrong with --exclude"
+    return [f"{len(flagged)} of the {n} scans are flagged by the quality checks: {remedy}"] if flagged else []
 
 
 def _progress(verbose: int) -> Callable[[str], None]:

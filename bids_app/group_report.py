@@ -122,6 +122,7 @@ def page(result: GroupResult, figures: Mapping[str, bytes], method_html: str, ve
         lesion_free=parts.calls(result, lesion_free=True),
         confusion=parts.calls(result, lesion_free=False),
         left_out=result.left_out,
+        flagged=result.flagged,
         ties=parts.ties(result),
         sweeps=[parts.sweeps(each) for each in result.evaluations.values()],
         nested_folds=nested,

@@ -39,6 +39,7 @@ def metrics(result: GroupResult) -> dict[str, object]:
         found[name] = _evaluation(result, name, evaluation)
     found["permutation"] = result.permutation
     found["left_out"] = [{"name": name, "reason": reason} for name, reason in result.left_out]
+    found["flagged"] = [{"name": name, "flags": reason} for name, reason in result.flagged]
     found["warnings"] = list(result.warnings)
     found["parameters"] = result.parameters
     found["software"] = result.software

@@ -10,7 +10,8 @@ from bids_app.errors import ScanError
 from bids_app.records import Volume
 
 FEWEST_VOXELS = 8  # along every axis
-MOST_VOXELS = 600_000_000  # 0.3 mm isotropic is 400 million
+MOST_VOXELS = 256_000_000  # a head at 0.4 mm isotropic is 200 million
+FARTHEST_MM = 10_000.0  # of the first voxel from the world's origin: float32 then keeps 0.001 mm
 SHEAR = 0.01  # largest cosine between two voxel axes
 WHOLE_FROM, WHOLE_WITHIN = 100, 0.05  # images reaching 100 whose voxels lie this near to whole numbers are counts
 HEAD_MM = (100.0, 600.0)  # a field of view outside this holds no whole head
@@ -45,6 +46,9 @@ def check_header(image: Any) -> None:
     affine = np.asarray(image.affine, dtype=float)
     if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-6:
         raise ScanError("the header's affine is singular", remedy="convert the scan again from DICOM")
+    if np.abs(affine[:3, 3]).max() > FARTHEST_MM:
+        where = f"the header puts the scan {np.abs(affine[:3, 3]).max() / 1000:.3g} m from the scanner's centre"
+        raise ScanError(where, remedy="the header is damaged; convert the scan again")
     axes = affine[:3, :3] / np.sqrt((affine[:3, :3] ** 2).sum(axis=0))
     if np.abs(axes.T @ axes - np.eye(3)).max() > SHEAR:
         raise ScanError("the header's affine is sheared", remedy="resample the scan to a grid with right angles")

@@ -70,6 +70,28 @@ def sums(scans: Sequence[Scan], output_dir: Path) -> list[Moments | None]:
     return found
 
 
+def flags(scans: Sequence[Scan], output_dir: Path, lesion_map: str) -> tuple[tuple[str, str], ...]:
+    """Return the scans that the participant level flagged, by name, and what for.
+
+    Read from each map's own sidecar: that comes along where tables of many runs were not merged.
+
+    Raises
+    ------
+    BadInputError
+        A sidecar is no JSON.
+    """
+    found = []
+    for scan in scans:
+        path = files.sidecar(output_dir / scan.output(MAPS[lesion_map]))
+        try:
+            told = files.read_json(path).get("Flags", [])
+        except MissingInputError:
+            continue
+        if told:
+            found.append((scan.name, ", ".join(map(str, told)) if isinstance(told, list) else str(told)))
+    return tuple(found)
+
+
 def load(
     scans: Sequence[Scan],
     output_dir: Path,

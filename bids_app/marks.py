@@ -46,6 +46,16 @@ def mark_path(output_dir: Path, scan: str) -> Path:
     return output_dir / "logs" / "scans" / f"{scan}.json"
 
 
+def lock_path(output_dir: Path, scan: str) -> Path:
+    """Return the path of the lock that is held while a scan is worked on."""
+    return output_dir / "logs" / "scans" / f"{scan}.lock"
+
+
+def interrupted(output_dir: Path, scan: str) -> bool:
+    """Return whether a scan was begun here and is not finished: its files may be of two runs."""
+    return lock_path(output_dir, scan).exists() and not mark_path(output_dir, scan).exists()
+
+
 def read_mark(output_dir: Path, scan: str) -> Summary | None:
     """Return the summary of a finished scan, or None where there is no whole, readable mark."""
     try:

@@ -14,6 +14,7 @@ from bids_app.errors import UsageError
 
 LEVELS = ("participant", "group")
 PUBLISHED_THRESHOLD = 0.32  # the participant level's own, since it knows no training set
+MOST = 2**31 - 1  # whole numbers beyond do not fit the libraries' seeds and counts
 DASHES = "\u2010\u2011\u2012\u2013\u2014\u2015\u2212"  # what word processors make of a hyphen
 
 
@@ -40,15 +41,15 @@ def _labels(default: tuple[str, ...] = ()) -> dict[str, Any]:
 
 def _positive(text: str) -> int:
     value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not at least 1")
+    if not 1 <= value <= MOST:
+        raise argparse.ArgumentTypeError(f"{text[:20]} is not at least 1, or beyond {MOST}")
     return value
 
 
 def _natural(text: str) -> int:
     value = int(text)
-    if value < 0:
-        raise argparse.ArgumentTypeError(f"{text} is negative")
+    if not 0 <= value <= MOST:
+        raise argparse.ArgumentTypeError(f"{text[:20]} is not within 0 and {MOST}")
     return value
 
 
@@ -59,10 +60,21 @@ def _threshold(text: str) -> float:
     return value
 
 
+def _path(text: str) -> Path:
+    """Return a path; an empty one would be the folder one happens to be in."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError("the path is empty; is a variable of your script not set?")
+    try:
+        Path(text).resolve().exists()
+    except (OSError, RuntimeError, ValueError) as error:  # too long; links in a circle; NUL
+        raise argparse.ArgumentTypeError(f"{text[:80]!r} is no usable path ({str(error)[:80]})") from error
+    return Path(text)
+
+
 _COUNT: dict[str, Any] = {"type": _positive, "metavar": "N"}
 _NATURAL: dict[str, Any] = {"type": _natural, "metavar": "N"}
 _FLAG: dict[str, Any] = {"action": "store_true"}
-_PATH: dict[str, Any] = {"type": Path, "metavar": "PATH"}
+_PATH: dict[str, Any] = {"type": _path, "metavar": "PATH"}
 
 
 @dataclass(frozen=True)

@@ -163,6 +163,8 @@ _COLUMNS = {
     "wm_to_gm": "Ratio of the class means",
     "csf_to_gm": "Ratio of the class means",
     "share_over_threshold": "Share of the brain taken for lesion",
+    "head_shape": "Largest to smallest stretch of the head against the template",
+    "left_right_known": "1 where the header tells left from right, else 0",
     "lesion_free": "No voxel above the threshold",
     "flags": "Quality checks outside their normal range",
 }

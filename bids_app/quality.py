@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from bids_app.errors import ScanError
-from bids_app.records import Alignment, Check, Moments, Priors, Tissues, Volume
+from bids_app.records import Alignment, Check, Moments, Pose, Priors, Tissues, Volume
 
 LOST = 0.35  # correlation with the synthetic head: 0.5-0.7 when right, below 0.25 when an axis is flipped
 SLAB = 0.70  # least share of the template's brain inside the field of view
@@ -35,6 +35,12 @@ def refuse_lost(pose_agreement: float, coverage: float) -> None:
         raise ScanError(f"only {coverage:.0%} of the brain is in the field of view", remedy="give a whole-brain scan")
 
 
+def head_shape(pose: Pose) -> float:
+    """Return the ratio of the largest to the smallest stretch of an affine pose: 1.09-1.15 in clinical scans."""
+    stretch = np.linalg.svd(pose.matrix, compute_uv=False)
+    return float(stretch[0] / stretch[-1])
+
+
 def checks(
     *,
     scan: Volume,
@@ -43,8 +49,12 @@ def checks(
     agrees: float,
     coverage: float,
     pooled: Moments,
+    known: bool,
 ) -> tuple[Check, ...]:
-    """Return the quality checks that no threshold changes, with normal ranges seen on clinical FLAIRs of adults."""
+    """Return the quality checks that no threshold changes, with normal ranges seen on clinical FLAIRs of adults.
+
+    ``known`` is whether the header says where right is: no image of a head does.
+    """
     means = tissues.means
     brain_ml = float(tissues.mask.sum()) * scan.voxel_ml
     return (
@@ -76,6 +86,16 @@ def checks(
         ),
         Check("csf_to_gm", means["CSF"] / means["GM"], "ratio", 0.0, 0.80, "fluid is dark on FLAIR"),
         Check("belief_sd", pooled.sd, "", 0.08, 0.20, "spread of the belief in brain tissue (published: 0.12)"),
+        Check(
+            "head_shape",
+            head_shape(alignment.pose),
+            "ratio",
+            1.0,
+            1.25,
+            "stretch of the head against the template along its longest to its shortest axis; large: the header's "
+            "slice thickness is wrong",
+        ),
+        Check("left_right_known", float(known), "", 1, 1, "0: the header does not say; sides may be swapped"),
     )
 
 

@@ -15,6 +15,8 @@ from bids_app.errors import BadInputError
 SHOWN = ("age", "age_at_onset", "sex", "disease_duration", "time_since_first", "time_since_latest")
 IDENTIFIERS = {"participant_id": "sub", "session_id": "ses", "run_id": "run"}  # column and prefix
 REPEAT = "_repeat"
+_KEY = "use the key that was written with the sheet"
+FORMULA = ("=", "+", "-", "@")  # how a formula may begin
 TWICE = 0.10  # share of the scans that is read twice, as published
 ONE_RATER = "rater"  # name of the only rater, who has the column ``decision``
 
@@ -107,7 +109,7 @@ def write_sheet(
     codes = [f"R{number:06d}" for number in rng.choice(10**6, len(order), replace=False)]
     sheet = pd.DataFrame({"reading": np.arange(1, len(order) + 1), "code": codes})
     for shown, column in _shown(table).items():
-        sheet[shown] = table[column].to_numpy()[order]
+        sheet[shown] = [_shielded(value) for value in table[column].to_numpy()[order]]
     sheet["decision"] = None
     key = pd.DataFrame([identifiers(scans[row]) for row in order])
     key.insert(0, "code", codes)
@@ -141,10 +143,15 @@ def read_sheet(filled: Path, key: Path, levels: tuple[str, str]) -> pd.DataFrame
     MissingInputError
         No such file.
     BadInputError
-        Codes of sheet and key differ or come twice, a decision is no level, or there is no such column.
+        Codes of sheet and key differ or come twice, the key is not one that was written, a decision is no level,
+        or there is no such column.
     """
     sheet = files.read_tsv(filled, required=("code",))
     keys = files.read_tsv(key, required=("code", "scan", "read"))
+    if keys[["code", "scan", "read"]].isna().any(axis=None) or not set(keys["read"]) <= {"first", "repeat"}:
+        raise BadInputError("a row lacks code, scan or read, or read is neither first nor repeat", key, _KEY)
+    if keys["code"].duplicated().any() or keys.duplicated(["scan", "read"]).any():
+        raise BadInputError("a code, or a reading of a scan, comes twice", key, _KEY)
     for what, names in (
         ("are not in the key", sorted(set(sheet["code"].dropna()) - set(keys["code"]))),
         ("are missing", sorted(set(keys["code"]) - set(sheet["code"].dropna()))),
@@ -202,6 +209,14 @@ def _read(value: object, levels: tuple[str, str], place: str, path: Path) -> flo
 def _rater(column: str) -> str:
     """Return the rater of a sheet's column, or nothing."""
     return ONE_RATER if column == "decision" else column.partition("decision_")[2] if column[:9] == "decision_" else ""
+
+
+def _shielded(value: object) -> object:
+    """Return a cell that no spreadsheet takes for a formula: the sheet is made to be opened in one.
+
+    Only the sheet's covariates are changed, which nobody reads back; all other tables are data and stay as they are.
+    """
+    return f"'{value}" if isinstance(value, str) and value.strip()[:1] in FORMULA else value
 
 
 def _shown(table: pd.DataFrame) -> dict[str, str]:

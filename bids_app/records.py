@@ -596,7 +596,8 @@ class Threshold:
 class GroupResult:
     """Everything the group level found: what metrics.json, the tables, the figures and the report show.
 
-    ``left_out`` lists by name what did not enter the cohort, with the reason. ``thresholds`` and
+    ``left_out`` lists by name what did not enter the cohort, with the reason, ``flagged`` what did though the
+    participant level's quality checks doubt it, with the checks' names. ``thresholds`` and
     ``evaluations`` are keyed ``published`` and ``leakage-free``. ``tables`` holds the baseline tables
     ``table1``, ``table_s1`` (pandas), and ``raters`` the agreement with human raters by evaluation, if any.
     """
@@ -613,6 +614,7 @@ class GroupResult:
     warnings: tuple[str, ...]
     parameters: dict[str, object]
     software: dict[str, str]
+    flagged: tuple[tuple[str, str], ...] = ()
 
 
 # -- group level: rims ---------------------------------------------------------------------------

@@ -24,7 +24,8 @@ def of(scan: Scan, found: Analysis, keys: Collection[str]) -> dict[str, dict[str
     pooled = anatomy.moments
     rule = "Belief above Threshold, inside the brain mask"
     strict = rule + "; without the outer 3 mm, deep fluid, and components with little white matter or under 10 mm3"
-    lesion = {"Type": "Lesion", "RawSources": [raw], "Threshold": lesions.threshold}
+    flags = [check.name for check in found.checks if not check.ok]
+    lesion = {"Type": "Lesion", "RawSources": [raw], "Threshold": lesions.threshold, "Flags": flags}
     volume = {key: found.measures[key] for key in ("lesion_volume_ml", "lesion_count", "lesion_volume_mni_ml")}
     clean = {key: found.measures[key] for key in ("cleaned_volume_ml", "cleaned_count", "cleaned_volume_mni_ml")}
     every: dict[str, dict[str, Any]] = {

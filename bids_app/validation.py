@@ -14,6 +14,7 @@ from bids_app.errors import InvalidDatasetError, MissingInputError
 # faults of single image files are met, and told, scan by scan: they must not stop the other scans
 OF_ONE_SCAN = {
     "EMPTY_FILE",
+    "SYMLINK_BROKEN",  # content of git-annex that is not here: of DataLad data sets one gets what one needs
     "NIFTI_HEADER_UNREADABLE",
     "FILE_READ",
     "NIFTI_DIMENSION",

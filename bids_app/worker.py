@@ -80,8 +80,9 @@ def _process(task: Task) -> str:
         what = f"this worker runs version {__version__}, the command {task.version}"
         raise BadInputError(what, scan.path, "install the same version everywhere")
     image = files.open_nifti(source)
-    lock = task.output_dir / "logs" / "scans" / f"{scan.name}.lock"
-    with files.locked(lock, lambda: log.info("%s: another run is at it; waiting", scan.name)):
+    with files.locked(
+        marks.lock_path(task.output_dir, scan.name), lambda: log.info("%s: another run is at it; waiting", scan.name)
+    ):
         digests = marks.digests(source, task.parameters)
         mark = marks.read_mark(task.output_dir, scan.name)
         outputs = [scan.output(key) for key in task.keys]

@@ -1,4 +1,4 @@
-"""The participant level as a whole: run once on made-up scans whose truth is known, then again, then on bad ones."""
+"""The participant level as a whole: run once on made-up scans whose truth is known, and then again."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 import pytest
 from scipy import ndimage
@@ -26,7 +25,6 @@ from bids_app.worker import Task
 Run = Callable[..., int]
 Sums = Callable[[Path], dict[str, str]]
 Places = tuple[Path, Path]
-BAD = ("badfour", "badslice", "badzero", "badconstant", "badnan", "badsheared", "badcut", "badcut2", "badempty")
 
 
 def scans_of(raw: Path) -> list[Scan]:
@@ -259,97 +257,6 @@ def test_a_scan_with_a_file_missing_or_a_broken_mark_is_not_finished(tiny: Place
     for broken in ("", "{", "{}", "[]", '{"checks": 1}'):
         mark.write_text(broken)
         assert not finished(scan, raw, output)
-
-
-# -- bad scans beside good ones ------------------------------------------------------------------
-
-
-def add_bad_scans(raw: Path, good: Path) -> None:
-    """Add a participant for each way in which a scan can be bad, to files and to participants.tsv."""
-    data, affine = files.read_nifti(good)
-    sheared, spoilt = affine.copy(), data.astype(np.float32)
-    sheared[0, 1], spoilt[50, 50, 20] = 0.6, np.nan
-    made = {
-        "badfour": (np.stack([data, data], axis=-1), affine),
-        "badslice": (data[:, :, 20:21], affine),
-        "badzero": (np.zeros_like(data), affine),
-        "badconstant": (np.full_like(data, 400), affine),
-        "badnan": (spoilt, affine),
-        "badsheared": (data, sheared),
-    }
-    whole = good.read_bytes()
-    cut = {"badcut": whole[: len(whole) // 2], "badcut2": whole[:200], "badempty": b""}
-    for label in BAD:
-        path = raw / f"sub-{label}" / "anat" / f"sub-{label}_FLAIR.nii.gz"
-        path.parent.mkdir(parents=True)
-        if label in made:
-            nib.save(nib.Nifti1Image(*made[label]), path)
-        else:
-            path.write_bytes(cut[label])
-    with (raw / "participants.tsv").open("a", encoding="utf-8") as stream:
-        columns = len(files.read_tsv(raw / "participants.tsv").columns)
-        stream.writelines("\t".join([f"sub-{label}", *["n/a"] * (columns - 1)]) + "\n" for label in BAD)
-
-
-@pytest.fixture(scope="module")
-def mixed(run_app: Run, tiny: Places, done: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[int, Path, Path]:
-    """Exit code, data set and output of a run on the two good scans, finished before, and all the bad ones."""
-    folder = tmp_path_factory.mktemp("mixed")
-    raw, output = folder / "raw", folder / "out"
-    shutil.copytree(tiny[0], raw)
-    shutil.copytree(done, output)
-    add_bad_scans(raw, tiny[0] / scans_of(tiny[0])[0].path)
-    return run_app(raw, output, "participant"), raw, output
-
-
-def test_bad_scans_fail_alone(mixed: tuple[int, Path, Path]) -> None:
-    code, _, output = mixed
-    assert code == 1
-    last = logs(output)[-1].read_text().strip().splitlines()[-1]
-    assert last.endswith(f"exit code 1: 0 scans done, 2 unchanged, {len(BAD)} failed")
-
-
-def test_each_bad_scan_has_one_clear_line(mixed: tuple[int, Path, Path]) -> None:
-    _, _, output = mixed
-    log = logs(output)[-1]
-    failures = files.read_json(log.parent / "failures.json")
-    assert sorted(failures) == sorted(f"sub-{label}" for label in BAD)
-    lines = log.read_text(encoding="utf-8").splitlines()
-    for name, line in failures.items():
-        assert f"{name}/anat/{name}_FLAIR.nii.gz: " in line
-        assert "unexpected" not in line
-        assert "Traceback" not in line
-        assert ";" in line  # what to do
-        assert len([said for said in lines if said.endswith(f"ERROR {line}")]) == 1
-    assert not list(log.parent.glob("*.traceback.txt"))
-    says = {
-        "badfour": "4D",
-        "badslice": "only 1 voxels",
-        "badzero": "above zero",
-        "badconstant": "constant",
-        "badnan": "NaN",
-        "badsheared": "sheared",
-        "badcut": "cannot be read",
-        "badcut2": "again",
-        "badempty": "empty",
-    }
-    for label, word in says.items():
-        assert word in failures[f"sub-{label}"], label
-
-
-def test_bad_scans_leave_no_output_and_good_ones_stay(
-    mixed: tuple[int, Path, Path], done: Path, checksums: Sums
-) -> None:
-    _, raw, output = mixed
-    now, before = checksums(output), checksums(done)
-    for scan in scans_of(raw)[:2]:
-        for key in OUTPUTS:
-            assert now[scan.output(key)] == before[scan.output(key)]
-    for label in BAD:
-        assert not (output / f"sub-{label}").exists()
-        page = (output / f"sub-{label}.html").read_text(encoding="utf-8")
-        assert f"sub-{label}_FLAIR.nii.gz" in page
-    assert sorted(files.read_tsv(output / "participants_lesions.tsv")["scan"]) == ["sub-01_ses-1", "sub-02_ses-1"]
 
 
 # -- reports -------------------------------------------------------------------------------------
