@@ -101,13 +101,13 @@ def run_one(source: Path, data: Path, way: str) -> dict[str, Any]:
     engine.limit_threads(1)  # before antspyx is imported
     clock = Clock()
     clock("imports")
-    from bids_app import atlas, chain, derivatives, files, intake, normalize, participant, report  # noqa: F401
+    from bids_app import atlas, chain, derivatives, files, intake, normalize, report, worker  # noqa: F401
 
     clock("atlas")
     atlas.load(), atlas.brain_grid(3), atlas.background(2), atlas.brain_grid(2)
     clock("reading")
     from bids_app import figures
-    from bids_app.bids import Scan, parse_name
+    from bids_app.bids import OUTPUTS, Scan, parse_name
     from bids_app.geometry import canonical, centred
     from bids_app.records import Volume
 
@@ -121,16 +121,17 @@ def run_one(source: Path, data: Path, way: str) -> dict[str, Any]:
         setattr(figures, name, clock.timed("figures", getattr(figures, name)))
     with tempfile.TemporaryDirectory() as folder:
         scan = Scan(tuple(parse_name(source.name)[0].items()), source.relative_to(data / "raw").as_posix())
-        found = chain.analyse(
-            centred(canonical(volume)), Path(folder), threshold=0.32, seed=0, trust_header=known, step=clock
-        )
+        anatomy = chain.find_anatomy(centred(canonical(volume)), Path(folder), seed=0, trust_header=known, step=clock)
+        clock("lesions")
+        found = chain.find_lesions(anatomy, 0.32)
         clock("writing")
-        derivatives.write(scan, found, volume, Path(folder) / "out", scan_digest="", parameters={})
+        out = Path(folder) / "out"
+        derivatives.write(scan, found, volume, out, digests=("", ""), parameters={}, keys=tuple(OUTPUTS))
         clock("nothing")
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
-        overlap = ventricle_overlap(found.flair, found.alignment.inverse, found.tissues.mask, found.gm_mean)
+        mask = anatomy.tissues.mask
+        overlap = ventricle_overlap(anatomy.flair, anatomy.alignment.inverse, mask, anatomy.gm_mean)
     truth = canonical(Volume(*files.read_nifti(expert))).data > 0
-    mask = found.tissues.mask
     seconds = {name: round(value, 2) for name, value in clock.seconds.items() if name != "nothing"}
     return {
         "scan": _name(source),
@@ -141,7 +142,7 @@ def run_one(source: Path, data: Path, way: str) -> dict[str, Any]:
         "dice": float(2 * (mask & truth).sum() / (mask.sum() + truth.sum())),
         "ventricles": overlap,
         "correlation": next(check.value for check in found.checks if check.name == "template_agreement"),
-        "belief": [found.moments.count, found.moments.total, found.moments.squares],
+        "belief": [anatomy.moments.count, anatomy.moments.total, anatomy.moments.squares],
     }
 
 

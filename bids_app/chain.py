@@ -62,7 +62,7 @@ def find_anatomy(
     tissues = tissue.segment(flair, priors)
     agrees = quality.agreement(flair, priors, tissues)
     quality.refuse_lost(agrees, coverage)
-    clock("belief")
+    clock("normalisation")
     mean = lesion.gm_mean(flair, priors, tissues)
     belief = lesion.belief(flair, mean, tissues.mask)
     pooled = lesion.moments(belief.data, tissues.labels)
