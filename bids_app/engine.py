@@ -37,6 +37,8 @@ SETTINGS = {
     "distributed.worker.memory.target": False,  # nothing of a scan can be spilled to disk
     "distributed.worker.memory.spill": False,
     "distributed.worker.memory.pause": False,
+    "distributed.scheduler.http.routes": [],  # pages of the dashboard have no key: nobody is served
+    "distributed.worker.http.routes": [],
     "distributed.worker.preload": ["bids_app.engine"],  # calls `dask_setup` in every worker
 }
 
@@ -165,7 +167,7 @@ def _client(workers: Workers, n_tasks: int, stack: ExitStack) -> tuple[Any, str]
         n_workers=count,
         threads_per_worker=1,
         processes=True,
-        dashboard_address=None,
+        dashboard_address="127.0.0.1:0",
         host="127.0.0.1",
         protocol="tls://",
         security=True,  # a key made for this run: on a shared machine nobody else may send tasks

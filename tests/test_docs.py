@@ -141,6 +141,7 @@ OTHERS = {  # options of other programs
     *("--rm", "--network", "--read-only", "--user", "--require-hashes", "--no-deps"),
     *("--containall", "--no-home", "--cleanenv", "--bind", "--image", "--no-container"),
     *("--array", "--nthreads", "--nworkers", "--scheduler-file", "--jobs", "--queue", "--affirmDefaced"),
+    *("--seconds", "--seed", "--target", "--disable-pip"),
     *("--container_ds", "--container_name", "--container_config", "--processing_level"),
 }
 

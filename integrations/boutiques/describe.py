@@ -91,9 +91,9 @@ def _kind(action: argparse.Action) -> dict[str, Any]:
         return {"type": "Flag"}
     if action.choices:
         return {"type": "String", "value-choices": list(action.choices)}
-    if action.type is Path:
-        return {"type": "String" if action.dest in MADE_BY_THE_APP else "File"}
     read = action.type if callable(action.type) else str
+    if isinstance(read("1"), Path):
+        return {"type": "String" if action.dest in MADE_BY_THE_APP else "File"}
     if isinstance(read("1"), str):
         return {"type": "String"}
     if isinstance(read("1"), float):
