@@ -24,7 +24,7 @@ SYN = {  # steps of 0.3 reach in half the iterations what ANTs' default of 0.2 r
     "syn_metric": "mattes",
     "syn_sampling": 32,
     "grad_step": 0.3,
-    "reg_iterations": (50, 30, 8),  # of the finest level, the dear one: 10 cost a fifth more and align no better
+    "reg_iterations": (50, 30, 8),  # 10 at the finest level: 0.002 more ventricle overlap, a fifth more time
 }
 
 
