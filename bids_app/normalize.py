@@ -11,6 +11,7 @@ from pathlib import Path
 
 import ants
 import numpy as np
+from scipy import ndimage
 
 from bids_app.affine import refine
 from bids_app.atlas import brain_signal
@@ -20,6 +21,7 @@ from bids_app.pose import find_pose
 from bids_app.records import Alignment, Atlas, Pose, Priors, Volume
 
 SPACING = 3.0  # mm: as accurate as 1 mm on thick clinical slices, at a sixth of its cost
+BOX_STEP = 4.0  # mm
 SYN = {  # steps of 0.3 reach in half the iterations what ANTs' default of 0.2 reaches
     "syn_metric": "mattes",
     "syn_sampling": 32,
@@ -71,11 +73,7 @@ def register(scan: Volume, atlas: Atlas, folder: Path, *, seed: int, trust_heade
 
 def _without_air(head: Volume) -> Volume:
     """Return the head cut to the box that holds it: the air around it took a quarter of the registration's time."""
-    corners = [np.flatnonzero((head.data > 0).any(axis=others))[[0, -1]] for others in ((1, 2), (0, 2), (0, 1))]
-    first = np.array([low for low, _ in corners])
-    affine = head.affine.copy()
-    affine[:3, 3] += head.affine[:3, :3] @ first
-    return Volume(head.data[tuple(slice(low, high + 1) for low, high in corners)], affine)
+    return _part(head, ndimage.find_objects((head.data > 0).astype(np.uint8))[0])
 
 
 def _affine_transform(pose: Pose) -> object:
@@ -113,14 +111,38 @@ def priors(transform: str, atlas: Atlas, scan: Volume) -> Priors:
     """Return the atlas maps on the scan's grid (``transform`` from template to scan).
 
     Three maps are carried; as interpolation is linear, fluid (the rest of the brain) and the synthetic head
-    inside the brain follow from them.
+    inside the brain follow from them. Only the box that holds the brain is filled: the transform of a voxel is
+    what costs.
     """
-    target = to_ants(scan)
+    box = _brain_box(transform, atlas.mask, scan)
+    target = to_ants(_part(scan, box))
 
     def carry(volume: Volume) -> np.ndarray:
-        data: np.ndarray = ants.apply_transforms(target, to_ants(volume), [transform], interpolator="linear").numpy()
-        return np.clip(data, 0, 1)
+        carried = np.zeros(scan.data.shape, np.float32)
+        found = ants.apply_transforms(target, to_ants(volume), [transform], interpolator="linear").numpy()
+        carried[box] = np.clip(found, 0, 1)
+        return carried
 
     gm, wm, mask = carry(atlas.gm), carry(atlas.wm), carry(atlas.mask)
     csf = np.clip(mask - gm - wm, 0, 1)
     return Priors(brain_signal(gm, wm, csf), gm, wm, csf, mask)
+
+
+def _brain_box(transform: str, mask: Volume, scan: Volume) -> tuple[slice, ...]:
+    """Return the box of the scan's grid that the template's brain reaches, found on every few voxels."""
+    step = np.maximum(np.round(BOX_STEP / scan.spacing), 1).astype(int)
+    coarse = Volume(scan.data[tuple(slice(None, None, n) for n in step)], scan.affine @ np.diag([*step, 1]))
+    seen = ants.apply_transforms(to_ants(coarse), to_ants(mask), [transform], interpolator="linear").numpy() > 0
+    if not seen.any():
+        return tuple(slice(0, n) for n in scan.data.shape)
+    found = ndimage.find_objects(seen.astype(np.uint8))[0]
+    return tuple(
+        slice(max((side.start - 2) * n, 0), min((side.stop + 2) * n, size))
+        for side, n, size in zip(found, step, scan.data.shape, strict=True)
+    )
+
+
+def _part(volume: Volume, box: tuple[slice, ...]) -> Volume:
+    affine = volume.affine.copy()
+    affine[:3, 3] += volume.affine[:3, :3] @ [side.start for side in box]
+    return Volume(volume.data[box], affine)
