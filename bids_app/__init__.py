@@ -2,8 +2,9 @@
 
 Read the package in this order: ``records`` (the nouns), ``options`` (every tunable), then the pure
 science, ``tissue``, ``lesion``, ``normalize``, ``cohort``, ``ranking``, ``kernels``, ``classifier``,
-``sweep``, ``evaluation``; then the rims, ``bids``, ``files``, ``engine``, ``figures``, ``report``; and
-last the recipes ``participant`` and ``group``, which ``__main__`` calls.
+``sweep``, ``evaluation``; then the rims, ``bids``, ``files``, ``marks``, ``engine``, ``figures``, ``report``; and
+last the recipes: ``chain`` (the science of one scan), ``worker`` (one scan from file to derivatives),
+``participant`` and ``group``, which ``__main__`` calls.
 """
 
 __version__ = "0.1.0"
