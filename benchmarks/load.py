@@ -25,7 +25,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 
-from bids_app import files, phantom
+from bids_app import files, phantom, places
 from bids_app.bids import find_scans
 from bids_app.phantom_cohort import draw_cohort, write_cohort
 
@@ -130,7 +130,7 @@ def participant_level(folder: Path, n_scans: int, nprocs: int, science: bool) ->
     counts = re.search(r"(\d+) scans done, (\d+) unchanged, (\d+) failed", text)
     again, unchanged, failed = map(int, counts.groups()) if counts else (0, 0, n_scans)
     rows = len(files.read_tsv(out / "participants_lesions.tsv"))
-    half = len(list(out.rglob(f"{files.PART}*")))
+    half = len(list(out.rglob(f"{places.PART}*")))
     lost = failed + (n_scans - rows) + (n_scans - marks()) + (at_kill - unchanged) + half + process.returncode
     return {
         "scans": n_scans,

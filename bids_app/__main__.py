@@ -94,17 +94,17 @@ def _run(options: Options, stack: ExitStack) -> int:
 
 def _start(options: Options, stack: ExitStack) -> tuple[Path, Path]:
     """Make the folders, open the log, and return its path and the folder for temporary files."""
-    from bids_app import files
+    from bids_app import places
 
-    files.make_folder(options.output_dir)
+    places.make_folder(options.output_dir)
     root = options.work_dir or options.output_dir / ".work"
     if options.work_dir is None:
         stack.callback(_remove_empty, root)
-    work_dir = stack.enter_context(files.temporary_folder(root))
+    work_dir = stack.enter_context(places.temporary_folder(root))
     engine.keep_to(work_dir, caches=options.work_dir)
     stamp = datetime.now().strftime("%Y%m%dT%H%M%S") + f"-{os.getpid()}"
     log_file = options.output_dir / "logs" / stamp / "log.txt"
-    files.make_folder(log_file.parent)
+    places.make_folder(log_file.parent)
     engine.log_to(log_file, options.verbose)
     log.info(
         "bids_app %s, %s level, %s -> %s",
@@ -148,10 +148,10 @@ def _participant(options: Options, scans: list[Scan], without: list[str], log_fi
 
 def _group(options: Options, stack: ExitStack) -> int:
     log_file, work_dir = _start(options, stack)
-    from bids_app import files, group  # late: their libraries look for the work directory when they are imported
+    from bids_app import group, places  # late: their libraries look for the work directory when they are imported
 
     lock = options.output_dir / "logs" / "group.lock"
-    with files.locked(lock, lambda: log.info("another run is at the group level here; waiting")):
+    with places.locked(lock, lambda: log.info("another run is at the group level here; waiting")):
         path = group.run(options, log_file, work_dir)
     log.info("report: %s", path)
     return _say_end(0, f"report {path}")

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from bids_app import figures, files, sidecars, transformfile
+from bids_app import figures, files, places, sidecars, transformfile
 from bids_app.bids import Scan
 from bids_app.geometry import canonical, centre, stored_like
 from bids_app.marks import mark_path, read_mark, software
@@ -92,7 +92,7 @@ def _clear(scan: Scan, output_dir: Path, keys: Sequence[str]) -> None:
     old = read_mark(output_dir, scan.name)
     mark_path(output_dir, scan.name).unlink(missing_ok=True)
     for folder in (output_dir / scan.folder, output_dir / scan.participant / "figures"):
-        files.remove_parts(folder, f"{scan.name}_")
+        places.remove_parts(folder, f"{scan.name}_")
     for path in set(old.outputs if old else ()) - {scan.output(key) for key in keys}:
         (output_dir / path).unlink(missing_ok=True)
         files.sidecar(output_dir / path).unlink(missing_ok=True)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bids_app import engine, files
+from bids_app import engine, files, places
 from bids_app.atlas import brain_grid
 from bids_app.bids import Scan
 from bids_app.errors import BadInputError, BidsAppError, MissingInputError
@@ -212,7 +212,7 @@ def _make(task: Task) -> Made:
     try:
         grid, native = brain_grid(3), _native(task)
         bits = np.packbits(_normalised(native, task)[grid.data])
-        with files.atomic(task.cache) as temporary, temporary.open("wb") as stream:
+        with places.atomic(task.cache) as temporary, temporary.open("wb") as stream:
             np.savez(stream, bits=bits, identity=np.array(_identity(task)))
         return task.row, bits
     except BidsAppError as error:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from bids_app import __version__, engine, files, marks, report, worker
+from bids_app import __version__, engine, files, marks, places, report, worker
 from bids_app.bids import BIDSIGNORE, Scan, description
 from bids_app.errors import BidsAppError
 from bids_app.options import Options
@@ -114,7 +114,7 @@ def write_dataset_files(output: Path, bids_dir: Path) -> None:
 
 def write_table(output: Path, scans: Sequence[Scan]) -> None:
     """Write the table of all finished scans: those of this run and those the table already holds."""
-    with files.locked(output / "logs" / f"{TABLE}.lock"):
+    with places.locked(output / "logs" / f"{TABLE}.lock"):
         _write_table(output, scans)
 
 

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from bids_app import __version__, engine, files, marks
+from bids_app import __version__, engine, files, marks, places
 from bids_app.bids import OUTPUTS, SMALL, Scan
 from bids_app.errors import BadInputError, BidsAppError
 from bids_app.records import Outcome, Summary, Volume
@@ -80,7 +80,7 @@ def _process(task: Task) -> str:
         what = f"this worker runs version {__version__}, the command {task.version}"
         raise BadInputError(what, scan.path, "install the same version everywhere")
     image = files.open_nifti(source)
-    with files.locked(
+    with places.locked(
         marks.lock_path(task.output_dir, scan.name), lambda: log.info("%s: another run is at it; waiting", scan.name)
     ):
         digests = marks.digests(source, task.parameters)

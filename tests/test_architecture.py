@@ -21,7 +21,7 @@ PURE = [
     *("evaluation", "agreement", "baseline", "protocols"),
 ]
 RIMS = [
-    *("tsvtext", "files", "arrayfile", "bids", "marks", "engine", "validation", "transformfile"),
+    *("tsvtext", "places", "files", "arrayfile", "bids", "marks", "engine", "validation", "transformfile"),
     *("covariates", "tables", "maps", "ratings", "modelfile", "prediction"),
     *("figures", "report", "sidecars", "derivatives"),
     *("group_charts", "group_slices", "group_figures", "group_tables", "group_sections", "group_report"),

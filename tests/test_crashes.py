@@ -17,7 +17,7 @@ import psutil
 import pytest
 import quick_app
 
-from bids_app import files, marks
+from bids_app import files, marks, places
 from bids_app.bids import OUTPUTS, SMALL, find_scans
 
 Sums = Callable[[Path], dict[str, str]]
@@ -117,7 +117,7 @@ def half_files(out: Path) -> list[Path]:
     bad = []
     for path in sorted(out.rglob("*")):
         try:
-            if path.name.startswith(files.PART) or not path.is_file():
+            if path.name.startswith(places.PART) or not path.is_file():
                 continue
             if path.name.endswith(".nii.gz"):
                 files.read_nifti(path)
@@ -205,11 +205,11 @@ def test_the_command_killed_leaves_no_worker_and_no_half_file(place: Place, undi
     until(lambda: not [worker for worker in workers if worker.is_running() and worker.status() != "zombie"])
     assert half_files(place.out) == []
     (place.out / "sub-02" / "anat").mkdir(parents=True)  # as if it had been killed while writing
-    (place.out / "sub-02" / "anat" / f"{files.PART}sub-02_dseg.nii.gz-x.tmp").write_bytes(b"half")
+    (place.out / "sub-02" / "anat" / f"{places.PART}sub-02_dseg.nii.gz-x.tmp").write_bytes(b"half")
     assert list((place.out / ".work").iterdir())
     finishes(place, undisturbed, checksums, unchanged=2)
     assert not (place.out / ".work").exists()
-    assert not list(place.out.rglob(f"{files.PART}*"))
+    assert not list(place.out.rglob(f"{places.PART}*"))
 
 
 @pytest.mark.parametrize(
@@ -260,7 +260,7 @@ def test_a_full_disk(small_disk: Place, undisturbed: dict, checksums: Sums) -> N
     assert "No space left" in said and "check free space" in said
     assert "Traceback" not in said
     assert half_files(small_disk.out) == []
-    assert not list(small_disk.out.rglob(f"{files.PART}*"))
+    assert not list(small_disk.out.rglob(f"{places.PART}*"))
     subprocess.run(["mount", "-o", "remount,size=100m", small_disk.out], check=True)
     finishes(small_disk, undisturbed, checksums)
 

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bids_app import files
+from bids_app import files, places
 from bids_app.errors import BadInputError, CannotCreateError, MissingInputError, WriteFailedError
 
 AFFINE = np.array([[-2.0, 0, 0, 30], [0, 0, 3, -20], [0, 4, 0, 10], [0, 0, 0, 1]])
@@ -33,7 +33,7 @@ def test_a_failing_block_leaves_the_old_file_and_nothing_else(tmp_path: Path, st
     for old in (None, "old"):
         if old:
             files.write_text(path, old)
-        with pytest.raises(WriteFailedError if stop is OSError else stop), files.atomic(path) as temporary:
+        with pytest.raises(WriteFailedError if stop is OSError else stop), places.atomic(path) as temporary:
             temporary.write_text("half")
             assert temporary.parent == path.parent  # else the move is no move
             raise stop
@@ -46,7 +46,7 @@ def test_where_no_folder_can_be_it_cannot_be_created(tmp_path: Path) -> None:
     with pytest.raises(CannotCreateError, match="file"):
         files.write_text(tmp_path / "file" / "a.txt", "x")
     with pytest.raises(CannotCreateError):
-        files.make_folder(tmp_path / "file" / "folder")
+        places.make_folder(tmp_path / "file" / "folder")
 
 
 def test_files_get_the_rights_any_new_file_has(tmp_path: Path) -> None:
