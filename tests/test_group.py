@@ -19,7 +19,7 @@ import pandas as pd
 import pytest
 from scipy import ndimage
 
-from bids_app import atlas, files, group_figures, modelfile, phantom_cohort, prediction, tables
+from bids_app import atlas, files, group_figures, marks, modelfile, phantom_cohort, prediction, tables
 from bids_app.__main__ import main
 from bids_app.phantom_cohort import draw_cohort, write_cohort
 from bids_app.records import Cohort
@@ -222,6 +222,19 @@ def test_map_on_another_grid_is_told_by_name(place: Place, capsys: pytest.Captur
     files.write_nifti(path, mask, affine + np.eye(4)[:, [3, 0, 1, 2]])  # same shape, elsewhere
     assert place.run(*METHOD, *SHORT) == 65
     assert path.name in capsys.readouterr().err
+
+
+def test_a_scan_whose_participant_level_was_interrupted_is_left_out(
+    place: Place, cohort: Cohort, fast_figures: None
+) -> None:
+    name = cohort.scans[0]
+    lock = marks.lock_path(place.out, name)
+    lock.parent.mkdir(parents=True)
+    lock.touch()  # begun here, and no mark that it is finished: its files may be of two runs
+    assert place.run(*METHOD, *SHORT) == 0
+    reasons = {entry["name"]: entry["reason"] for entry in place.metrics["left_out"]}
+    assert set(reasons) == {name} and "interrupted" in reasons[name]
+    assert name in (place.out / "group.html").read_text("utf-8")
 
 
 def test_who_is_left_out_stands_in_the_report_by_name(place: Place, cohort: Cohort, fast_figures: None) -> None:
