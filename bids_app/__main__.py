@@ -97,7 +97,7 @@ def _start(options: Options, stack: ExitStack) -> tuple[Path, Path]:
     from bids_app import places
 
     places.make_folder(options.output_dir)
-    root = options.work_dir or options.output_dir / ".work"
+    root = (options.work_dir or options.output_dir / ".work").absolute()
     if options.work_dir is None:
         stack.callback(_remove_empty, root)
     work_dir = stack.enter_context(places.temporary_folder(root))
