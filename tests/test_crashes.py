@@ -44,6 +44,7 @@ class Place:
             stderr=subprocess.STDOUT,
             text=True,
             start_new_session=True,
+            preexec_fn=_heed_interrupts,
         )
 
     def run(self, *words: object, harm: str = "") -> tuple[int, str]:
@@ -62,6 +63,11 @@ class Place:
     def log(self) -> str:
         logs = sorted(self.out.glob("logs/*/log.txt"), key=lambda path: path.stat().st_mtime)
         return logs[-1].read_text("utf-8")
+
+
+def _heed_interrupts() -> None:
+    """As from a terminal: what a shell starts in the background ignores SIGINT, and so would all that it starts."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def until(holds: Callable[[], bool]) -> None:
