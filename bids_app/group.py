@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -17,14 +17,15 @@ from bids_app import (
     files,
     maps,
     marks,
+    permutation,
     protocols,
     ratings,
     tables,
 )
 from bids_app.agreement import table2
-from bids_app.cohort import divide, permute
+from bids_app.cohort import divide
 from bids_app.errors import BadInputError, UsageError
-from bids_app.evaluation import optimism, permutation_p
+from bids_app.evaluation import optimism
 from bids_app.group_outputs import write_everything
 from bids_app.lesion import threshold_of
 from bids_app.marks import software
@@ -160,6 +161,23 @@ def _evaluate(options: Options, labelled: Labelled, divisions: dict[str, Divisio
     return replace(result, permutation=_permutation(options, result, plan, work_dir))
 
 
+def _permutation(options: Options, result: GroupResult, plan: Plan, work_dir: Path) -> dict[str, object]:
+    if not options.permutations:
+        return {}
+    if not result.nested:
+        raise UsageError("--permutations repeats the nested cross-validation", remedy="set --nested-folds to 2 or more")
+    area = result.nested[HONEST].performance.auc
+    return permutation.test(
+        result.cohort,
+        area.value if area else float("nan"),
+        engine.Workers(options.nprocs, options.mem_mb),
+        plan,
+        n_folds=options.nested_folds,
+        n=options.permutations,
+        work_dir=work_dir,
+    )
+
+
 def _doubts(flagged: Sequence[tuple[str, str]], n: int) -> list[str]:
     """Return the warning that flagged scans are among the inputs, having told each in the log."""
     for name, reason in flagged:
@@ -263,66 +281,3 @@ def _read_ratings(options: Options) -> Path:
     files.write_tsv(path, table)
     log.info("copy %s to the data set's phenotype folder", path)
     return path
-
-
-# -- permutation test ----------------------------------------------------------------------------
-
-
-class _Draw(NamedTuple):
-    """One permutation: the cohort's file, and the seed of the labels."""
-
-    cohort: Path
-    seed: int
-    n_folds: int
-    plan: Plan
-
-
-def _permutation(options: Options, result: GroupResult, plan: Plan, work_dir: Path) -> dict[str, object]:
-    if not options.permutations:
-        return {}
-    if not result.nested:
-        raise UsageError("--permutations repeats the nested cross-validation", remedy="set --nested-folds to 2 or more")
-    lesions = result.cohort.lesions
-    _, index = np.unique(result.cohort.participants, return_inverse=True)
-    path = work_dir / "cohort.npz"
-    work_dir.mkdir(parents=True, exist_ok=True)
-    np.savez(
-        path,
-        lesions=np.packbits(lesions, axis=1),
-        n_voxels=lesions.shape[1],
-        positive=result.cohort.positive,
-        participants=index,
-    )
-    quiet = replace(plan, progress=_quiet)
-    draws = [_Draw(path, options.random_seed + 1 + k, options.nested_folds, quiet) for k in range(options.permutations)]
-    found: dict[int, float] = {}
-    done = engine.run(_permuted, draws, engine.Workers(options.nprocs, options.mem_mb), _lost)
-    for seed, value in done:
-        found[seed] = value
-        log.info("permutation %d of %d: AUC %.3f", len(found), len(draws), value)
-    values = [found[seed] for seed in sorted(found)]
-    area = result.nested[HONEST].performance.auc
-    observed = area.value if area else float("nan")
-    return {
-        "statistic": "nested AUC",
-        "observed": observed,
-        "n": len(values),
-        "p": permutation_p(observed, values),
-        "values": values,
-    }
-
-
-def _quiet(line: str) -> None:
-    """Say nothing: a permutation's progress is its number."""
-
-
-def _permuted(draw: _Draw) -> tuple[int, float]:
-    with np.load(draw.cohort, allow_pickle=False) as stored:
-        lesions = np.unpackbits(stored["lesions"], axis=1, count=int(stored["n_voxels"])).astype(bool)
-        positive, participants = stored["positive"], stored["participants"]
-    labels = permute(positive, participants, draw.seed)
-    return draw.seed, protocols.permuted_auc(lesions, labels, participants, draw.n_folds, draw.plan)
-
-
-def _lost(draw: _Draw, reason: str) -> tuple[int, float]:
-    raise BadInputError(f"permutation {draw.seed} was lost ({reason})", remedy="lower --nprocs")

@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import FancyBboxPatch
 from matplotlib.patheffects import withStroke
 
-from bids_app.figures import as_png as as_png
+from bids_app.panels import as_png
 from bids_app.records import Evaluation, GroupResult, Measure, Performance
 
 WIDTH, DPI, FONT = 1800, 100, 15.0  # px, px an inch, points: 13 px of text on a page 1,100 px wide

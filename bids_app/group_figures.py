@@ -16,7 +16,6 @@ from matplotlib.figure import Figure
 from scipy.stats import chi2 as chi2_distribution
 
 from bids_app import atlas
-from bids_app.figures import as_png as as_png
 from bids_app.group_charts import DPI, FONT, INK, WIDTH, curves, plain, summary_plot, workflow
 from bids_app.group_slices import (
     FOOT,
@@ -31,6 +30,7 @@ from bids_app.group_slices import (
     sheet,
     window,
 )
+from bids_app.panels import as_png
 from bids_app.records import Cohort, Evaluation, GroupResult, Ranking
 
 __all__ = ["chi2_map", "chosen_beside", "curves", "draw", "frequency", "misclassified", "selected", "summary_plot",

@@ -23,11 +23,12 @@ PURE = [
 RIMS = [
     *("tsvtext", "places", "files", "arrayfile", "bids", "marks", "engine", "validation", "transformfile"),
     *("covariates", "tables", "maps", "ratings", "modelfile", "prediction"),
-    *("figures", "report", "sidecars", "derivatives"),
+    *("panels", "figures", "report", "sidecars", "derivatives"),
     *("group_charts", "group_slices", "group_figures", "group_tables", "group_sections", "group_report"),
     "group_outputs",
 ]
-RECIPES = ["chain", "rethreshold", "worker", "participant", "group", "phantom_cohort", "phantom", "__main__"]
+RECIPES = ["chain", "rethreshold", "worker", "participant", "permutation", "group"]
+RECIPES += ["phantom_cohort", "phantom", "__main__"]
 ORDER = [*NOUNS, *PURE, *RIMS, *RECIPES]  # a room imports only from rooms before it
 OUTSIDE = {"io", "logging", "time", "datetime", "os", "random", "shutil", "subprocess", "tempfile"}
 UNSAFE = {"pickle", "cPickle", "cloudpickle", "dill", "joblib", "shelve", "marshal"}
@@ -35,7 +36,10 @@ HEAVY = {"numpy", "scipy", "pandas", "ants", "nibabel", "nilearn", "bids", "matp
 
 
 def tree_of(room: str) -> ast.Module:
-    return ast.parse((ROOM / f"{room}.py").read_text(encoding="utf-8"))
+    """The room's code; where it is a folder, that of all its files."""
+    folder = ROOM / room
+    files = sorted(folder.glob("*.py")) if folder.is_dir() else [ROOM / f"{room}.py"]
+    return ast.Module([ast.parse(file.read_text(encoding="utf-8")) for file in files], [])  # type: ignore[arg-type]
 
 
 def at_run_time(tree: ast.AST) -> Iterator[ast.AST]:
@@ -61,11 +65,13 @@ def imports_of(room: str) -> set[str]:
 
 def rooms_of(room: str) -> set[str]:
     parts = [name.split(".") for name in imports_of(room)]
-    return {part[1] for part in parts if part[0] == "bids_app" and len(part) > 1 and part[1] != "__version__"}
+    return {p[1] for p in parts if p[0] == "bids_app" and len(p) > 1 and p[1] not in ("__version__", room)}
 
 
 def test_the_list_names_every_room_once() -> None:
-    assert sorted(ORDER) == sorted({path.stem for path in ROOM.glob("*.py")} - {"__init__"})
+    assert sorted(ORDER) == sorted(
+        {path.parent.name for path in ROOM.glob("*/*.py")} | {path.stem for path in ROOM.glob("*.py")} - {"__init__"}
+    )
 
 
 @pytest.mark.parametrize("room", ORDER)

@@ -1,0 +1,91 @@
+"""Every noun that flows between the rooms: frozen, shapes checked, no algorithm.
+
+``scan`` holds those of the participant level, ``cohort`` and ``results`` those of the group level, ``phantom`` those
+of made-up scans. Other rooms import from here.
+"""
+
+from bids_app.records.cohort import (
+    Cell,
+    Cohort,
+    Division,
+    Fold,
+    Grid,
+    Labelled,
+    Measure,
+    Model,
+    Performance,
+    Ranking,
+    SweepResult,
+)
+from bids_app.records.phantom import (
+    Blob,
+    PhantomMap,
+    PhantomScan,
+)
+from bids_app.records.results import (
+    Agreement,
+    Evaluation,
+    GroupResult,
+    McNemar,
+    Nested,
+    RaterTable,
+    StoredModel,
+    Threshold,
+)
+from bids_app.records.scan import (
+    SPACE,
+    Alignment,
+    Analysis,
+    Anatomy,
+    Atlas,
+    Check,
+    Failure,
+    Lesions,
+    Moments,
+    Outcome,
+    Pose,
+    Priors,
+    Summary,
+    Tissues,
+    Volume,
+)
+
+__all__ = [
+    "SPACE",
+    "Agreement",
+    "Alignment",
+    "Analysis",
+    "Anatomy",
+    "Atlas",
+    "Blob",
+    "Cell",
+    "Check",
+    "Cohort",
+    "Division",
+    "Evaluation",
+    "Failure",
+    "Fold",
+    "Grid",
+    "GroupResult",
+    "Labelled",
+    "Lesions",
+    "McNemar",
+    "Measure",
+    "Model",
+    "Moments",
+    "Nested",
+    "Outcome",
+    "Performance",
+    "PhantomMap",
+    "PhantomScan",
+    "Pose",
+    "Priors",
+    "Ranking",
+    "RaterTable",
+    "StoredModel",
+    "Summary",
+    "SweepResult",
+    "Threshold",
+    "Tissues",
+    "Volume",
+]
