@@ -10,8 +10,11 @@ two free cores, and meaningless on a busy one.
 Group level, in this process on one thread: made-up cohorts of 361 to 2,888 scans at 3 mm, and at about 2 mm, where
 3.375 copies of the 3 mm map's voxels, each thinned at random, stand for the finer grid (the command line itself is
 3 mm only). Steps: ranking (counts of every voxel, chi-square, order), kernels (nested distances of 17 counts), sweep
-(ranked once, published grid, 10 folds) and evaluation (measures and bootstrap over participants). The exponent is
-the slope of log CPU over log scans from the smallest to the largest cohort; none may exceed 2.
+(ranked once, published grid, 10 folds) and evaluation (measures and bootstrap over participants), each the mean over
+several cohorts, for one differs from the next by up to two. Beside the sweep's seconds stands its work, which no cache
+can change: steps of the solver times scans it looks at in each (equal maps are one scan), in thousand millions. The
+exponent is the slope of log cost over log scans from one cohort to the next, and from the smallest to the largest,
+which may not exceed 2.
 """
 
 from __future__ import annotations
@@ -26,14 +29,16 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 from sklearn.model_selection import StratifiedKFold
 from threadpoolctl import threadpool_limits
 
-from bids_app import phantom
+from bids_app import phantom, solver
 from bids_app.evaluation import bootstrap, performance
 from bids_app.kernels import nested_distances, pack_by_scan, pack_by_voxel
 from bids_app.phantom_cohort import draw_cohort
@@ -44,8 +49,9 @@ from bids_app.sweep import powers_of_two, sweep
 VALUES = tuple(2.0**k for k in range(-3, 6))
 FINER = (3 / 2) ** 3  # voxels at 2 mm for each at 3 mm
 EXPONENT, EFFICIENCY = 2.0, 0.9
-SCANS = {"full": (1, 2, 4, 8, 16), "quick": (1, 2)}
-COHORTS = {"full": (361, 722, 1444, 2888), "quick": (180, 361)}
+SCANS = {"full": (1, 2, 4, 8, 16), "quick": (1, 4)}
+COHORTS = {"full": {361: 4, 722: 4, 1444: 3, 2888: 2}, "quick": {180: 1, 361: 1}}  # scans: cohorts
+STEPS = ("ranking", "kernels", "sweep", "evaluation")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -158,34 +164,43 @@ def _peak(pid: int) -> int:
 # -- group level ---------------------------------------------------------------------------------
 
 
-def group_growth(numbers: Sequence[int]) -> list[dict[str, float]]:
-    """Time every step on growing cohorts at 3 and 2 mm; print and return one row for each cohort."""
+def group_growth(numbers: dict[int, int]) -> list[dict[str, float]]:
+    """Time every step on growing cohorts at 3 and 2 mm; print and return one row for each size.
+
+    ``numbers`` holds how many cohorts are drawn of each number of scans.
+    """
     rows: list[dict[str, float]] = []
-    steps = ("ranking", "kernels", "sweep", "evaluation")
-    _steps(_cohort(60), 2)  # compiles
-    print(f"{'mm':>3}{'scans':>7}{'voxels':>9}" + "".join(f"{step:>12}" for step in steps) + "   CPU s")
+    columns = (*STEPS, "work")
+    _steps(_cohort(60, 0), 2)  # compiles
+    print(f"{'mm':>3}{'scans':>7}{'voxels':>9}" + "".join(f"{column:>12}" for column in columns))
     for millimetres in (3, 2):
-        for scans in numbers:
-            cohort = _cohort(scans)
-            lesions = cohort.lesions if millimetres == 3 else finer(cohort.lesions)
-            row = {"mm": millimetres, "scans": scans, "voxels": lesions.shape[1], **_steps(cohort, 10, lesions)}
-            rows.append(row)
-            shown = "".join(f"{row[step]:>12.3f}" for step in steps)
+        found = []
+        for scans, repeats in numbers.items():
+            runs = []
+            for seed in range(repeats):
+                cohort = _cohort(scans, seed)
+                lesions = cohort.lesions if millimetres == 3 else finer(cohort.lesions)
+                runs.append(_steps(cohort, 10, lesions))
+            mean = {column: sum(run[column] for run in runs) / repeats for column in columns}
+            found.append({"mm": millimetres, "scans": scans, "voxels": lesions.shape[1], **mean})
+            shown = "".join(f"{mean[column]:>12.3f}" for column in columns)
             print(f"{millimetres:>3}{scans:>7}{lesions.shape[1]:>9}{shown}", flush=True)
-        ends = [row for row in rows if row["mm"] == millimetres]
-        span = math.log(ends[-1]["scans"] / ends[0]["scans"])
-        slopes = {step: math.log(ends[-1][step] / ends[0][step]) / span for step in steps}
-        print(f"{'exponent of scans':<19}" + "".join(f"{slopes[step]:>12.2f}" for step in steps))
-        over = [step for step, slope in slopes.items() if slope > EXPONENT]
+        rows += found
+        for first, last in [*pairwise(found), (found[0], found[-1])]:
+            span = math.log(last["scans"] / first["scans"])
+            slopes = {column: math.log(last[column] / first[column]) / span for column in columns}
+            label = f"{first['scans']} to {last['scans']}"
+            print(f"  exponent {label:<8}".ljust(19) + "".join(f"{slopes[column]:>12.2f}" for column in columns))
+        over = [column for column in columns if slopes[column] > EXPONENT]
         if numbers == COHORTS["full"]:  # small cohorts fit a cache that larger ones do not
             print(f"{'MISSED' if over else 'met':<8}no step above scans squared x counts {' '.join(over)}")
     return rows
 
 
-def _cohort(scans: int) -> Cohort:
+def _cohort(scans: int, seed: int) -> Cohort:
     positive, people = round(0.717 * scans), max(round(0.37 * scans), 8)
     first = round(0.64 * people)
-    return draw_cohort(n_participants=(first, people - first), n_scans=(positive, scans - positive), seed=scans)
+    return draw_cohort(n_participants=(first, people - first), n_scans=(positive, scans - positive), seed=seed)
 
 
 def finer(lesions: np.ndarray, seed: int = 0) -> np.ndarray:
@@ -199,7 +214,7 @@ def finer(lesions: np.ndarray, seed: int = 0) -> np.ndarray:
 
 
 def _steps(cohort: Cohort, folds: int, lesions: np.ndarray | None = None) -> dict[str, float]:
-    """Return the CPU seconds of each step."""
+    """Return the CPU seconds of each step, and the work of the sweep."""
     maps, positive = cohort.lesions if lesions is None else lesions, cohort.positive
     counts = powers_of_two(maps.shape[1])
     splitter = StratifiedKFold(folds, shuffle=True, random_state=0)
@@ -225,10 +240,19 @@ def _steps(cohort: Cohort, folds: int, lesions: np.ndarray | None = None) -> dic
         performance(positive, decisions)
         bootstrap(positive, decisions, cohort.participants, n_draws=2000, seed=0)
 
+    work = [0]
+    solve_path = solver.solve_path
+
+    def counted(kernel: np.ndarray, *rest: Any) -> int:
+        taken: int = solve_path(kernel, *rest)
+        work[0] += taken * len(kernel)
+        return taken
+
     step("kernels", distances)
-    step("sweep", lambda: sweep(maps, positive, division, counts, grid, rerank=False))
+    with mock.patch.object(solver, "solve_path", counted):
+        step("sweep", lambda: sweep(maps, positive, division, counts, grid, rerank=False))
     step("evaluation", evaluate)
-    return seconds
+    return {**seconds, "work": work[0] / 1e9}
 
 
 if __name__ == "__main__":

@@ -67,8 +67,8 @@ def main() -> int:
         ways.remove("greedy")
     rows = json.loads(args.output.read_text(encoding="utf-8"))["rows"] if args.resume else []
     done = {(row["scan"], row["way"]) for row in rows}
-    for way in ways:
-        for source in sources:
+    for source in sources:  # ways side by side: what else the machine does then hits all of them
+        for way in ways:
             if (_name(source), way) in done:
                 continue
             rows.append(_in_own_process(source, args.data, way))
@@ -76,7 +76,7 @@ def main() -> int:
             if args.output:
                 args.output.write_text(json.dumps(summary(rows), indent=2) + "\n", encoding="utf-8")
     found = summary(rows)
-    print(table(found["mean"], len(sources)))
+    print(table(found["mean"]))
     for line in found["verdicts"]:
         print(line)
     return 0
@@ -287,9 +287,10 @@ PEERS: dict[str, Callable[..., Any]] = {
 def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """Return rows, their means by way (over the scans that every way has seen), and the verdicts."""
     ways = [way for way in WAYS if any(row["way"] == way for row in rows)]
+    common = set.intersection(*({row["scan"] for row in rows if row["way"] == way} for way in ways))
     means: dict[str, dict[str, float]] = {}
     for way in ways:
-        mine = [row for row in rows if row["way"] == way]
+        mine = [row for row in rows if row["way"] == way and (row["scan"] in common or not common)]
         keys = {name for row in mine for name in row["seconds"]}
         means[way] = {"scans": len(mine)}
         means[way] |= {key: sum(row["seconds"].get(key, 0.0) for row in mine) / len(mine) for key in sorted(keys)}
@@ -314,8 +315,9 @@ def verdicts(means: dict[str, dict[str, float]]) -> list[str]:
     return lines
 
 
-def table(means: dict[str, dict[str, float]], scans: int) -> str:
+def table(means: dict[str, dict[str, float]]) -> str:
     """Return the table: one line a step, one column a way."""
+    scans = int(min(mean["scans"] for mean in means.values()))
     lines = [f"mean of {scans} scans" + "".join(f"{way:>12}" for way in means)]
 
     def line(label: str, key: str, form: str) -> None:
