@@ -20,6 +20,7 @@ BIAS_ITERATIONS = (50, 50, 30)
 CLIP_PERCENTILE = 99.8  # of the head's voxels: fat and vessels would pull the histogram
 AIR = 0.2  # of the 99th percentile: darker voxels are air, of which some scanners store noise and some none
 ROUNDS = 20  # of expectation maximisation
+BLOCK = 8192  # voxels at a time: what is computed stays in the cache, which halves the time
 PRIOR_FLOOR = 0.02  # no tissue is impossible anywhere in the brain
 LESION_SHARE = 0.01  # weight of the uniform class
 
@@ -97,17 +98,23 @@ def _expectation_maximisation(x: np.ndarray, prior: np.ndarray) -> tuple[np.ndar
     core = prior**3  # start from voxels where one tissue is nearly sure
     mean = (core * x).sum(axis=1) / core.sum(axis=1)
     sd = np.full(len(prior), x.std() / 2)
-    weight = np.ones(len(prior))
+    weight, total = np.ones(len(prior)), prior.sum(axis=1)
     low, high = np.percentile(x, [0.05, 99.95])
     uniform = LESION_SHARE / max(high - low, 1e-6)
-    posterior = prior
+    posterior = np.empty_like(prior)
+    blocks = [slice(start, start + BLOCK) for start in range(0, len(x), BLOCK)]
     for _ in range(ROUNDS):
-        density = np.exp(-0.5 * ((x - mean[:, None]) / sd[:, None]) ** 2) / (sd[:, None] * np.sqrt(2 * np.pi))
-        joint = weight[:, None] * prior * density
-        posterior = joint / (joint.sum(axis=0) + uniform)
-        size = posterior.sum(axis=1) + 1e-9
-        mean = posterior @ x / size
-        sd = np.sqrt((posterior * (x - mean[:, None]) ** 2).sum(axis=1) / size) + 1e-6
-        weight = size / prior.sum(axis=1)
+        height = weight / (sd * np.sqrt(2 * np.pi))
+        size, first, second = np.full(3, 1e-9), np.zeros(3), np.zeros(3)
+        for block in blocks:
+            values = x[block]
+            joint = np.exp(-0.5 * ((values - mean[:, None]) / sd[:, None]) ** 2) * height[:, None] * prior[:, block]
+            share = posterior[:, block] = joint / (joint.sum(axis=0) + uniform)
+            size += share.sum(axis=1)
+            first += share @ values
+            second += share @ values**2
+        mean = first / size
+        sd = np.sqrt(np.maximum(second / size - mean**2, 0)) + 1e-6
+        weight = size / total
         weight *= len(weight) / weight.sum()
     return posterior, mean
