@@ -48,3 +48,5 @@ def _inline(translator: Any, node: Any) -> None:
 def _block(translator: Any, node: Any) -> None:
     translator.body.append(f"<div>{tex2mathml(node.astext(), as_block=True)}</div>")
     raise SkipNode
+html_static_path = ["static"]
+html_css_files = ["tables.css"]
