@@ -49,7 +49,7 @@ from bids_app.sweep import powers_of_two, sweep
 VALUES = tuple(2.0**k for k in range(-3, 6))
 FINER = (3 / 2) ** 3  # voxels at 2 mm for each at 3 mm
 EXPONENT, EFFICIENCY = 2.0, 0.9
-SCANS = {"full": (1, 2, 4, 8, 16), "quick": (1, 4)}
+SCANS = {"full": (1, 2, 4, 8, 16), "quick": (2, 4)}
 COHORTS = {"full": {361: 4, 722: 4, 1444: 3, 2888: 2}, "quick": {180: 1, 361: 1}}  # scans: cohorts
 STEPS = ("ranking", "kernels", "sweep", "evaluation")
 
