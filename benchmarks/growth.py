@@ -35,6 +35,7 @@ from typing import Any
 from unittest import mock
 
 import numpy as np
+import psutil
 from sklearn.model_selection import StratifiedKFold
 from threadpoolctl import threadpool_limits
 
@@ -147,10 +148,9 @@ def _watch(process: subprocess.Popen[bytes], peaks: dict[int, int]) -> None:
 
 def _family(pid: int) -> list[int]:
     try:
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()
-    except OSError:
+        return [pid, *(child.pid for child in psutil.Process(pid).children(recursive=True))]
+    except psutil.Error:
         return []
-    return [pid, *(below for child in children for below in _family(int(child)))]
 
 
 def _peak(pid: int) -> int:
