@@ -30,6 +30,8 @@ myst_substitutions = {
 exclude_patterns = ["_build"]
 html_theme = "furo"
 html_title = f"bids_app {version}"
+html_static_path = ["static"]
+html_css_files = ["tables.css"]
 html_show_sphinx = False
 smartquotes = False  # help texts as they are typed
 html_math_renderer = "mathml"  # browsers read it as it is; the usual renderer loads a script from elsewhere
@@ -48,5 +50,3 @@ def _inline(translator: Any, node: Any) -> None:
 def _block(translator: Any, node: Any) -> None:
     translator.body.append(f"<div>{tex2mathml(node.astext(), as_block=True)}</div>")
     raise SkipNode
-html_static_path = ["static"]
-html_css_files = ["tables.css"]
