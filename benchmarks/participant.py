@@ -99,6 +99,7 @@ def _in_own_process(source: Path, data: Path, way: str) -> dict[str, Any]:
 def run_one(source: Path, data: Path, way: str) -> dict[str, Any]:
     """Process one scan and return its CPU seconds by step, peak memory and measures of alignment."""
     engine.limit_threads(1)  # before antspyx is imported
+    engine.keep_freed_memory()
     clock = Clock()
     clock("imports")
     from bids_app import atlas, chain, derivatives, files, intake, normalize, report, worker  # noqa: F401

@@ -53,6 +53,7 @@ class Task:
 def process(task: Task) -> Outcome:
     """Process one scan; whatever goes wrong becomes the outcome's line."""
     engine.limit_threads(task.omp_nthreads)  # of use only in a worker that has not imported ITK yet
+    engine.keep_freed_memory()
     engine.keep_to(task.work_dir)
     engine.log_to(task.log_file, task.verbose)
     began = time.perf_counter()
