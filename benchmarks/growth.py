@@ -10,11 +10,12 @@ two free cores, and meaningless on a busy one.
 Group level, in this process on one thread: made-up cohorts of 361 to 2,888 scans at 3 mm, and at about 2 mm, where
 3.375 copies of the 3 mm map's voxels, each thinned at random, stand for the finer grid (the command line itself is
 3 mm only). Steps: ranking (counts of every voxel, chi-square, order), kernels (nested distances of 17 counts), sweep
-(ranked once, published grid, 10 folds) and evaluation (measures and bootstrap over participants), each the mean over
-several cohorts, for one differs from the next by up to two. Beside the sweep's seconds stands its work, which no cache
-can change: steps of the solver times scans it looks at in each (equal maps are one scan), in thousand millions. The
-exponent is the slope of log cost over log scans from one cohort to the next, and from the smallest to the largest,
-which may not exceed 2.
+(ranked once, published grid, 10 folds) and evaluation (measures and bootstrap over participants). Cohorts of one size
+differ by up to two in cost, so growth is told on the same people: whole cohorts of 2,888 scans, then their participants
+dealt into 2, 4 and 8 parts; each figure is the mean over the parts of all cohorts. Beside the sweep's seconds stands
+its work, which no cache can change: steps of the solver times scans it looks at in each (equal maps are one scan), in
+thousand millions. The exponent is the slope of log cost over log scans from one size to the next, and from the smallest
+to the largest, where that of the seconds may not exceed 2.
 """
 
 from __future__ import annotations
@@ -51,7 +52,8 @@ VALUES = tuple(2.0**k for k in range(-3, 6))
 FINER = (3 / 2) ** 3  # voxels at 2 mm for each at 3 mm
 EXPONENT, EFFICIENCY = 2.0, 0.9
 SCANS = {"full": (1, 2, 4, 8, 16), "quick": (2, 4)}
-COHORTS = {"full": {361: 4, 722: 4, 1444: 3, 2888: 2}, "quick": {180: 1, 361: 1}}  # scans: cohorts
+COHORTS = {"full": (2888, 2), "quick": (361, 1)}  # scans, and how many such cohorts
+PARTS = {"full": (8, 4, 2, 1), "quick": (2, 1)}
 STEPS = ("ranking", "kernels", "sweep", "evaluation")
 
 
@@ -67,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         found["participant"] = participant_growth(SCANS[args.size])
     if args.only != "participant":
         with threadpool_limits(1):
-            found["group"] = group_growth(COHORTS[args.size])
+            found["group"] = group_growth(*COHORTS[args.size], PARTS[args.size])
     if args.output:
         args.output.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
     return 0
@@ -164,35 +166,35 @@ def _peak(pid: int) -> int:
 # -- group level ---------------------------------------------------------------------------------
 
 
-def group_growth(numbers: dict[int, int]) -> list[dict[str, float]]:
-    """Time every step on growing cohorts at 3 and 2 mm; print and return one row for each size.
-
-    ``numbers`` holds how many cohorts are drawn of each number of scans.
-    """
+def group_growth(scans: int, cohorts: int, parts: Sequence[int]) -> list[dict[str, float]]:
+    """Time every step on cohorts whole and in parts, at 3 and 2 mm; print and return one row for each size."""
     rows: list[dict[str, float]] = []
     columns = (*STEPS, "work")
-    _steps(_cohort(60, 0), 2)  # compiles
+    whole = [_cohort(scans, seed) for seed in range(cohorts)]
+    small = _cohort(60, 0)
+    _steps(small.lesions, small.positive, small.participants, 2)  # compiles
     print(f"{'mm':>3}{'scans':>7}{'voxels':>9}" + "".join(f"{column:>12}" for column in columns))
     for millimetres in (3, 2):
         found = []
-        for scans, repeats in numbers.items():
+        for n_parts in parts:
             runs = []
-            for seed in range(repeats):
-                cohort = _cohort(scans, seed)
-                lesions = cohort.lesions if millimetres == 3 else finer(cohort.lesions)
-                runs.append(_steps(cohort, 10, lesions))
-            mean = {column: sum(run[column] for run in runs) / repeats for column in columns}
-            found.append({"mm": millimetres, "scans": scans, "voxels": lesions.shape[1], **mean})
+            for cohort in whole:
+                for chosen in dealt(cohort, n_parts):
+                    lesions = cohort.lesions[chosen] if millimetres == 3 else finer(cohort.lesions[chosen])
+                    runs.append(_steps(lesions, cohort.positive[chosen], cohort.participants[chosen], 10))
+            mean = {column: sum(run[column] for run in runs) / len(runs) for column in columns}
+            found.append({"mm": millimetres, "scans": scans / n_parts, "voxels": lesions.shape[1], **mean})
             shown = "".join(f"{mean[column]:>12.3f}" for column in columns)
-            print(f"{millimetres:>3}{scans:>7}{lesions.shape[1]:>9}{shown}", flush=True)
+            print(f"{millimetres:>3}{scans / n_parts:>7.0f}{lesions.shape[1]:>9}{shown}", flush=True)
         rows += found
-        for first, last in [*pairwise(found), (found[0], found[-1])]:
+        for i, k in dict.fromkeys([*pairwise(range(len(found))), (0, len(found) - 1)]):
+            first, last = found[i], found[k]
             span = math.log(last["scans"] / first["scans"])
             slopes = {column: math.log(last[column] / first[column]) / span for column in columns}
-            label = f"{first['scans']} to {last['scans']}"
+            label = f"{first['scans']:.0f} to {last['scans']:.0f}"
             print(f"  exponent {label:<8}".ljust(19) + "".join(f"{slopes[column]:>12.2f}" for column in columns))
-        over = [column for column in columns if slopes[column] > EXPONENT]
-        if numbers == COHORTS["full"]:  # small cohorts fit a cache that larger ones do not
+        over = [step for step in STEPS if slopes[step] > EXPONENT]
+        if len(parts) == len(PARTS["full"]):  # small cohorts fit a cache that larger ones do not
             print(f"{'MISSED' if over else 'met':<8}no step above scans squared x counts {' '.join(over)}")
     return rows
 
@@ -201,6 +203,14 @@ def _cohort(scans: int, seed: int) -> Cohort:
     positive, people = round(0.717 * scans), max(round(0.37 * scans), 8)
     first = round(0.64 * people)
     return draw_cohort(n_participants=(first, people - first), n_scans=(positive, scans - positive), seed=seed)
+
+
+def dealt(cohort: Cohort, parts: int) -> list[np.ndarray]:
+    """Return rows of a cohort in parts: the participants of either group dealt out in turn, each with all scans."""
+    people, first, of_scan = np.unique(cohort.participants, return_index=True, return_inverse=True)
+    part = np.empty(len(people), int)
+    part[np.argsort(~cohort.positive[first], kind="stable")] = np.arange(len(people)) % parts
+    return [np.flatnonzero(part[of_scan] == k) for k in range(parts)]
 
 
 def finer(lesions: np.ndarray, seed: int = 0) -> np.ndarray:
@@ -213,9 +223,8 @@ def finer(lesions: np.ndarray, seed: int = 0) -> np.ndarray:
     return made
 
 
-def _steps(cohort: Cohort, folds: int, lesions: np.ndarray | None = None) -> dict[str, float]:
+def _steps(maps: np.ndarray, positive: np.ndarray, participants: np.ndarray, folds: int) -> dict[str, float]:
     """Return the CPU seconds of each step, and the work of the sweep."""
-    maps, positive = cohort.lesions if lesions is None else lesions, cohort.positive
     counts = powers_of_two(maps.shape[1])
     splitter = StratifiedKFold(folds, shuffle=True, random_state=0)
     division = [Fold(train, validate) for train, validate in splitter.split(positive, positive)]
@@ -238,7 +247,7 @@ def _steps(cohort: Cohort, folds: int, lesions: np.ndarray | None = None) -> dic
     def evaluate() -> None:
         decisions = maps.sum(axis=1) - maps.sum(axis=1).mean()
         performance(positive, decisions)
-        bootstrap(positive, decisions, cohort.participants, n_draws=2000, seed=0)
+        bootstrap(positive, decisions, participants, n_draws=2000, seed=0)
 
     work = [0]
     solve_path = solver.solve_path

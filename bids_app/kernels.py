@@ -29,7 +29,6 @@ WORD = 64
 ALL_BITS = np.uint64(0xFFFFFFFFFFFFFFFF)
 SCAN_TILE = 32  # scans, and
 WORD_TILE = 512  # words a scan, compared at a time: 128 KiB, which stays in the cache
-FLAT = np.float32(1e-12)  # least curvature: scans of one pattern go straight to their bounds
 
 _compile = njit(cache=True, nogil=True, error_model="numpy")
 
@@ -251,25 +250,44 @@ def merge_scans(distances: np.ndarray, positive: np.ndarray, active: np.ndarray)
     return Variables(of_scan, sign, opposite, between, int(least), int(between.max()))
 
 
+def rbf_table(variables: Variables, gamma: float) -> np.ndarray:
+    """Return exp(-gamma d) for every distance d from 0 to the largest, float32: an error of 6e-8, half the memory."""
+    return np.exp(-gamma * np.arange(variables.largest + 1)).astype(np.float32)
+
+
 @_compile
-def _look_up(distances: np.ndarray, rbf: np.ndarray, kernel: np.ndarray, inverse: np.ndarray) -> None:
-    """Write kernel = rbf[distances], and 1 / (2 - 2 kernel) from its rounded values, so that they agree."""
-    one, two = np.float32(1.0), np.float32(2.0)
+def fill_kernel(distances: np.ndarray, rbf: np.ndarray, kernel: np.ndarray) -> None:
+    """Write kernel = rbf[distances]; both (U, U)."""
     for a in range(len(distances)):
-        row, kernel_row, inverse_row = distances[a], kernel[a], inverse[a]
+        row, kernel_row = distances[a], kernel[a]
         for b in range(len(row)):
             kernel_row[b] = rbf[row[b]]
-        for b in range(len(row)):  # a loop of its own, for this one vectorises
-            inverse_row[b] = one / max(two - two * kernel_row[b], FLAT)
 
 
-def fill_kernel(variables: Variables, gamma: float, kernel: np.ndarray, inverse: np.ndarray) -> None:
-    """Write kernel exp(-gamma d) and the inverse curvature of a step, 1 / (K_ii + K_jj - 2 K_ij).
+@_compile
+def _count_near(distances: np.ndarray, reach: int) -> int:
+    found = 0
+    for a in range(len(distances)):
+        for d in distances[a, :a]:
+            found += 0 < d <= reach
+    return found
 
-    Parameters
-    ----------
-    kernel, inverse : ndarray of float32, shape (U, U)
-        Single precision halves the memory each step reads; its error, 6e-8, is far below the tolerance.
-    """
-    rbf = np.exp(-gamma * np.arange(variables.largest + 1)).astype(np.float32)
-    _look_up(variables.distances, rbf, kernel, inverse)
+
+@_compile
+def _list_near(distances: np.ndarray, reach: int, pairs: np.ndarray) -> None:
+    found = 0
+    for a in range(len(distances)):
+        for b in range(a):
+            if 0 < distances[a, b] <= reach:
+                pairs[found] = a, b
+                found += 1
+
+
+def near_pairs(distances: np.ndarray, reach: int, most: int) -> np.ndarray | None:
+    """Return the pairs (P, 2) of variables at a distance of 1 to ``reach``; None where they are more than ``most``."""
+    found = _count_near(distances, reach)
+    if found > most:
+        return None
+    pairs = np.empty((found, 2), np.int64)
+    _list_near(distances, reach, pairs)
+    return pairs

@@ -100,11 +100,13 @@ def test_solutions_are_optimal_and_decide_as_libsvm_does(n_voxels: int, tol: flo
     variables = kernels.merge_scans(lower_distances(lesions), positive, np.ones(n, bool))
     size = len(variables.sign)
     copies = variables.sum(train[None].astype(float))[0]
-    kernel, inverse = np.empty((2, size, size), np.float32)
-    kernels.fill_kernel(variables, gamma, kernel, inverse)
-    beta, decisions = np.zeros((2, len(costs), size))
-    problem = (kernel, inverse, variables.sign, variables.opposite, copies)
-    assert solver.solve_path(*problem, costs, tol, 0, beta, decisions) > 0
+    kernel = np.empty((size, size), np.float32)
+    kernels.fill_kernel(variables.distances, kernels.rbf_table(variables, gamma), kernel)
+    beta, gradients = np.zeros((2, len(costs), size))
+    biases = np.zeros(len(costs))
+    problem = (kernel, variables.sign, variables.opposite, copies)
+    assert solver.solve_path(*problem, costs, tol, 0, beta, gradients, biases) > 0
+    decisions = variables.sign - gradients + biases[:, None]
     for c, cost in enumerate(costs):
         alpha = variables.sign * beta[c]
         assert alpha.min() >= 0
@@ -137,13 +139,19 @@ def test_more_variables_than_ten_bits_number() -> None:
         assert abs(ours[c, 0, 0] - libsvm_correct(lesions, positive, train, validate, cost, 0.125)) <= 1
 
 
-def test_warm_starts_and_skipped_kernels_do_not_change_the_answer() -> None:
-    lesions, positive = cohort(80, 12)
+@pytest.mark.parametrize(("n_voxels", "moved"), [(12, False), (40, True)])
+def test_warm_starts_and_skipped_kernels_do_not_change_the_answer(
+    n_voxels: int, moved: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lesions, positive = cohort(80, n_voxels)
     n, distances = 80, lower_distances(lesions)
+    moves, move = [], solver._move_gradients
+    monkeypatch.setattr(solver, "_move_gradients", lambda *arguments: (moves.append(arguments), move(*arguments)))
     train, validate = np.split(np.random.default_rng(4).permutation(n), [60])
     parts = (distances, positive, membership(train, n), membership(validate, n))
     grid = Grid((0.125, 1.0, 8.0), (0.125, 1.0, 8.0, 25.0, 32.0))
     whole = solver.cross_validate(*parts, grid, 1e-6)
+    assert bool(moves) == moved  # where but a few scans lie close enough for the kernel still to change
     for c, cost in enumerate(grid.C):
         for g, gamma in enumerate(grid.gamma):
             alone = solver.cross_validate(*parts, Grid((cost,), (gamma,)), 1e-6)
