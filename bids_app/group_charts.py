@@ -144,7 +144,8 @@ def _dot(axes: Axes, y: float, over_scans: Measure, over_participants: Measure |
         ends = [over_participants.low, over_participants.high]
         axes.plot(ends, [y - 0.13] * 2, color=colour, linewidth=6, solid_capstyle="butt")
     if np.isfinite(over_scans.value):
-        axes.plot(over_scans.value, y, "o", color=colour, markersize=12, markeredgecolor="white", zorder=3)
+        axes.plot(over_scans.value, y, "o", color=colour, markersize=12, markeredgecolor="white", zorder=3,
+                  clip_on=False)  # fmt: skip
         axes.text(over_scans.value, y - 0.27, f"{over_scans.value:.3f}", fontsize=FONT - 2, color=INK, ha="center",
                   va="bottom", path_effects=[withStroke(linewidth=4, foreground="white")])  # fmt: skip
 

@@ -164,9 +164,11 @@ def _voxel_heading(ranking: Ranking, count: int, levels: tuple[str, str], seen: 
     chosen = ranking.sign[ranking.order[:count]]
     times = _times(count)
     size = f"; drawn {times:g} times as wide" if times > 1 else ""
+    equal = int((chosen == 0).sum())
+    alike = f", {equal:,} in both alike (gray)" if equal else ""
     return (
         f"n = {count:,}: {(chosen > 0).sum():,} more often in {levels[0]} (red), {(chosen < 0).sum():,} in "
-        f"{levels[1]} (blue); {seen:,} in these slices{size}"
+        f"{levels[1]} (blue){alike}; {seen:,} in these slices{size}"
     )
 
 

@@ -293,13 +293,16 @@ def cross_validate(
     betas, gradients = np.empty((2, n_folds, len(costs), n))
     biases, kernel = np.empty(len(costs)), np.empty((n, n), np.float32)
     correct = np.zeros((len(grid.gamma), n_folds, len(costs)), np.int64)
-    rbf = rbf_table(variables, 0.0)
+    rbf, pairs = rbf_table(variables, 0.0), None  # all pairs may still change
     for g, gamma in enumerate(grid.gamma):
         reach = int(np.count_nonzero(rbf >= SAME_KERNEL)) - 1  # the largest distance at which the kernel still changes
-        pairs = near_pairs(variables.distances, reach, n * n // FEW_PAIRS) if g else None
-        if pairs is not None and not len(pairs):
+        if g and reach < variables.least:
             correct[g] = correct[g - 1]
             continue
+        if pairs is not None:
+            pairs = pairs[variables.distances[pairs[:, 0], pairs[:, 1]] <= reach]
+        elif g:
+            pairs = near_pairs(variables.distances, reach, n * n // FEW_PAIRS)
         before, rbf = rbf, rbf_table(variables, gamma)
         fill_kernel(variables.distances, rbf, kernel)
         n_known = 0 if g == 0 else 1 if pairs is None else len(costs)

@@ -118,11 +118,12 @@ def sweep(
     jobs = [(folds, slice(None), np.arange(len(positive)))]
     if rerank:
         jobs = [([fold], slice(k, k + 1), fold.train) for k, fold in enumerate(folds)]
-    by_voxel = _pack(lesions)
+    by_voxel, whole = _pack(lesions), None
     for number, (part, where, ranked_on) in enumerate(jobs, 1):
-        for k, distances in enumerate(_nested(by_voxel, positive, ranked_on, tried)):
+        for k, distances in enumerate(_nested(by_voxel, positive, ranked_on, tried, whole)):
             correct[k, :, :, where] = solve(distances, positive, part, grid, tol)
             tell(f"ranking {number} of {len(jobs)}: {tried[k]} voxels done")
+        whole = distances if tried[-1] == lesions.shape[1] else None
     sizes = np.array([len(fold.validate) for fold in folds])
     return SweepResult(np.array(tried), grid, correct, sizes)
 
@@ -215,18 +216,28 @@ def _pack(lesions: np.ndarray) -> np.ndarray:
 
 
 def _nested(
-    by_voxel: np.ndarray, positive: np.ndarray, ranked_on: np.ndarray, counts: Sequence[int]
+    by_voxel: np.ndarray,
+    positive: np.ndarray,
+    ranked_on: np.ndarray,
+    counts: Sequence[int],
+    whole: np.ndarray | None,
 ) -> Iterator[np.ndarray]:
-    """Rank voxels on these rows only; yield the distances of all rows (lower triangle) for each count."""
+    """Rank voxels on these rows only; yield the distances of all rows (lower triangle) for each count.
+
+    ``whole`` are the distances at the last count, where they are known: on all voxels no ranking matters.
+    """
     from bids_app.kernels import lesion_counts, nested_distances, pack_by_scan, row_mask
 
     n_scans = len(positive)
     groups = ranked_on[positive[ranked_on]], ranked_on[~positive[ranked_on]]
     a, b = (lesion_counts(by_voxel, row_mask(rows, n_scans)) for rows in groups)
     order = rank_counts(a, b, len(groups[0]), len(groups[1])).order
-    by_scan = pack_by_scan(by_voxel, order[: counts[-1]], n_scans)
-    for _, distances in nested_distances(by_scan, counts):
+    left = list(counts) if whole is None else list(counts[:-1])
+    by_scan = pack_by_scan(by_voxel, order[: max(left, default=0)], n_scans)
+    for _, distances in nested_distances(by_scan, left):
         yield distances
+    if whole is not None:
+        yield whole
 
 
 def _solver(name: str) -> Solve:
