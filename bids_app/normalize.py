@@ -21,6 +21,7 @@ from bids_app.pose import find_pose
 from bids_app.records import Alignment, Atlas, Pose, Priors, Volume
 
 SPACING = 3.0  # mm: as accurate as 1 mm on thick clinical slices, at a sixth of its cost
+MARGIN = 9.0  # mm about the brain: 6 and 12 align as well
 BOX_STEP = 4.0  # mm
 SYN = {  # steps of 0.3 reach in half the iterations what ANTs' default of 0.2 reaches
     "syn_metric": "mattes",
@@ -57,7 +58,7 @@ def register(scan: Volume, atlas: Atlas, folder: Path, *, seed: int, trust_heade
     with _random_seed(seed):
         try:
             warp = ants.registration(
-                to_ants(_without_air(fixed)),
+                to_ants(_about_brain(fixed, atlas.mask)),
                 to_ants(moving),
                 type_of_transform="SyNOnly",
                 initial_transform=str(start),
@@ -71,9 +72,18 @@ def register(scan: Volume, atlas: Atlas, folder: Path, *, seed: int, trust_heade
     return Alignment(warp["fwdtransforms"], warp["invtransforms"], pose)
 
 
-def _without_air(head: Volume) -> Volume:
-    """Return the head cut to the box that holds it: the air around it took a quarter of the registration's time."""
-    return _part(head, ndimage.find_objects((head.data > 0).astype(np.uint8))[0])
+def _about_brain(head: Volume, mask: Volume) -> Volume:
+    """Return the head cut to the box of the brain and a margin: beyond it, voxels cost time and align nothing.
+
+    The margin holds the fluid, the bone and the inner scalp, which tell the optimiser where the brain ends. ``mask``
+    is on a grid of its own along the same axes.
+    """
+    box = ndimage.find_objects((mask.data > 0.5).astype(np.uint8))[0]
+    to_index = np.linalg.inv(head.affine) @ mask.affine
+    low, high = (to_index[:3, :3] @ [getattr(side, end) for side in box] + to_index[:3, 3] for end in ("start", "stop"))
+    first = np.maximum(np.floor(low - MARGIN / head.spacing), 0).astype(int)
+    last = np.ceil(high + MARGIN / head.spacing).astype(int)
+    return _part(head, tuple(slice(start, stop) for start, stop in zip(first, last, strict=True)))
 
 
 def _affine_transform(pose: Pose) -> object:
