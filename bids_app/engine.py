@@ -39,6 +39,7 @@ SETTINGS = {
     "distributed.worker.memory.target": False,  # nothing of a scan can be spilled to disk
     "distributed.worker.memory.spill": False,
     "distributed.worker.memory.pause": False,
+    "distributed.worker.profile.enabled": False,  # it holds the arrays of the frames that it looks at
     "distributed.scheduler.http.routes": [],  # pages of the dashboard have no key: nobody is served
     "distributed.worker.http.routes": [],
     "distributed.worker.preload": ["bids_app.engine"],  # calls `dask_setup` in every worker

@@ -65,6 +65,7 @@ def write(source: Path, path: Path, offset: np.ndarray, *, to_scan: bool) -> Non
                 if key in content:
                     large = {"compression": "gzip", "shuffle": True} if content[key].size > 100 else {}
                     group.create_dataset(key, data=content[key], track_times=False, **large)
+                    target.flush()  # now, not when the object happens to be freed: that would move what follows
     files.write_bytes(path, image.getvalue())
 
 
