@@ -1,1 +1,1 @@
-"""Method text and references, filled in by `bids_app.report`."""
+"""Method text and references, filled in by `bids_app.report.page`."""

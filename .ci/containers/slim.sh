@@ -8,6 +8,8 @@ packages=$(echo "$environment"/lib/python3*/site-packages)
 find "$packages" -type d -name tests -prune -exec rm -rf {} +
 rm -rf "$packages"/{tornado/test,sqlalchemy/testing,matplotlib/mpl-data/sample_data}
 find "$packages/statsmodels/datasets" -type f -not -name '*.py' -delete
+# networks are run here, not converted or trained; and Python's part of onnxruntime holds all of it, C's is another copy
+rm -rf "$packages"/onnxruntime/{tools,transformers,quantization,datasets} "$packages"/onnxruntime/capi/libonnxruntime.so*
 # headers, sources of compiled modules, hints for type checkers, maps of JavaScript for debuggers
 find "$packages" -type f -regex '.*\.\(h\|c\|pyx\|pxd\|pyi\|js\.map\)' -delete
 # symbols for debuggers, where the library still loads without: strip breaks some that auditwheel has rearranged
@@ -34,8 +36,8 @@ import pkgutil
 
 import bids_app
 
-for room in pkgutil.iter_modules(bids_app.__path__, "bids_app."):
+for room in pkgutil.walk_packages(bids_app.__path__, "bids_app."):
     importlib.import_module(room.name)
-for late in ("distributed", "matplotlib.backends.backend_agg", "nilearn.plotting", "skops.io"):
+for late in ("distributed", "matplotlib.backends.backend_agg", "nilearn.plotting"):
     importlib.import_module(late)
 END

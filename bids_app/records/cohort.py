@@ -2,17 +2,45 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from bids_app.records.lesions import CohortNorm
 from bids_app.records.need import need
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from bids_app.bids import Scan
+    from bids_app.bids.names import Scan
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """The lesion threshold and where it comes from (``training`` or ``given``); mean and SD of pooled belief."""
+
+    value: float
+    origin: str
+    mean: float | None = None
+    sd: float | None = None
+    n_scans: int = 0
+
+
+@dataclass(frozen=True)
+class LesionMaps:
+    """Lesion maps (N, V) of all scans of a cohort, bool, V voxels of the template's brain mask, at one threshold.
+
+    ``norm`` is what they were measured against where that is the training scans' own.
+    """
+
+    lesions: np.ndarray
+    threshold: Threshold
+    norm: CohortNorm | None = None
+
+    def __post_init__(self) -> None:
+        need(self.lesions.ndim == 2 and self.lesions.dtype == bool, "lesion maps must be N x V booleans")
 
 
 @dataclass(frozen=True)
@@ -21,8 +49,8 @@ class Cohort:
 
     Attributes
     ----------
-    scans : tuple of str
-        N names, such as ``sub-01_ses-1``; unique.
+    scans : tuple of Scan
+        N scans with unique names.
     participants : ndarray of str, shape (N,)
         Participant of each scan, such as ``sub-01``.
     positive : ndarray of bool, shape (N,)
@@ -30,12 +58,12 @@ class Cohort:
     lesions : ndarray of bool, shape (N, V)
         Lesion maps, V voxels of the template's brain mask in C order.
     table : pandas.DataFrame, N rows
-        Covariates (age, sex, ...), index = ``scans``.
+        Covariates (age, sex, ...), index = names of the scans.
     levels : tuple of str
         Names of the positive and of the negative group.
     """
 
-    scans: tuple[str, ...]
+    scans: tuple[Scan, ...]
     participants: np.ndarray
     positive: np.ndarray
     lesions: np.ndarray
@@ -44,12 +72,17 @@ class Cohort:
 
     def __post_init__(self) -> None:
         n = len(self.scans)
-        need(len(set(self.scans)) == n, "scan names are not unique")
+        need(len(set(self.names)) == n, "scan names are not unique")
         need(self.participants.shape == (n,), f"{n} scans need {n} participants")
         need(self.positive.shape == (n,) and self.positive.dtype == bool, "labels must be N booleans")
         need(self.lesions.ndim == 2 and len(self.lesions) == n, "lesion maps must be N x V")
         need(self.lesions.dtype == bool, "lesion maps must be boolean")
         need(len(self.table) == n, "the table must have one row a scan")
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the scans, such as ``sub-01_ses-1``."""
+        return [scan.name for scan in self.scans]
 
     def take(self, rows: np.ndarray) -> Cohort:
         """Return the cohort of these rows (integers, in that order)."""
@@ -199,7 +232,6 @@ class Performance:
     specificity: Measure
     accuracy: Measure
     auc: Measure | None = None
-    extra: dict[str, Measure] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -229,3 +261,7 @@ class Labelled:
         n = len(self.scans)
         need(self.participants.shape == (n,) and self.positive.shape == (n,), f"{n} scans need {n} labels")
         need(len(self.table) == n, "the table must have one row a scan")
+
+    def without(self, more: Iterable[tuple[str, str]]) -> Labelled:
+        """Return the same with more that was left out, by name and reason."""
+        return replace(self, left_out=(*self.left_out, *more))

@@ -7,8 +7,21 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bids_app.records.cohort import Cell, Cohort, Division, Measure, Model, Performance, Ranking, SweepResult
+from bids_app.records.cohort import (
+    Cell,
+    Cohort,
+    Division,
+    LesionMaps,
+    Measure,
+    Model,
+    Performance,
+    Ranking,
+    SweepResult,
+    Threshold,
+)
+from bids_app.records.lesions import CohortNorm
 from bids_app.records.need import need
+from bids_app.records.recommended import Calibration, LinearModel, Recommended, Seen
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -51,6 +64,70 @@ class RaterTable:
 
 
 @dataclass(frozen=True)
+class Selection:
+    """What was tried on a training set and what was chosen.
+
+    Attributes
+    ----------
+    ranking : Ranking
+        Of the training set.
+    sweep : SweepResult
+        Cross-validation in the training set, first and refined counts together.
+    cells : tuple of Cell
+        Best cell of every count, in the order of ``sweep.counts``.
+    chosen : int
+        Index into ``cells``.
+    ties : dict
+        Voxels tied at the cut, by count.
+    """
+
+    ranking: Ranking
+    sweep: SweepResult
+    cells: tuple[Cell, ...]
+    chosen: int
+    ties: dict[int, int]
+
+    @property
+    def cell(self) -> Cell:
+        """The chosen one."""
+        return self.cells[self.chosen]
+
+
+@dataclass(frozen=True)
+class Scores:
+    """How the models of all counts did on one set of scans, and the chosen one's decision values in its order.
+
+    ``curve`` holds the performance of every count's model, refitted on the whole training set.
+    """
+
+    curve: tuple[Performance, ...]
+    decisions: np.ndarray
+
+
+@dataclass(frozen=True)
+class HeldOutScores(Scores):
+    """Scores of the test set, and what is told of it beside.
+
+    Attributes
+    ----------
+    bootstrap : dict
+        Measures with intervals from a bootstrap over participants; keys sensitivity, specificity,
+        accuracy, auc.
+    lesion_free : dict
+        Scans without any lesion: ``positive``, ``negative``, ``tp``, ``fn``, ``tn``, ``fp``.
+    near_zero : int
+        Scans whose decision value is below the solver's tolerance.
+    baselines : dict
+        Performance of ``majority`` and ``lesion_volume``.
+    """
+
+    bootstrap: dict[str, Measure]
+    lesion_free: dict[str, int]
+    near_zero: int
+    baselines: dict[str, Performance]
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """One evaluation protocol, ``published`` or ``leakage-free``, on one division of the cohort.
 
@@ -59,57 +136,48 @@ class Evaluation:
     name : str
     division : Division
         Rows of the cohort.
-    ranking : Ranking
-        Of the training set.
-    sweep : SweepResult
-        Cross-validation in the training set, first and refined counts together.
-    cells : tuple of Cell
-        Best cell of every count, in the order of ``sweep.counts``.
-    train_curve, test_curve : tuple of Performance
-        Performance of every count's model, refitted on the whole training set.
-    chosen : int
-        Index into ``cells``.
+    maps : LesionMaps
+        Of all scans of the cohort, at the threshold of this division's training set.
+    selection : Selection
     model : Model
         Of the chosen cell, trained on the training set.
-    train_decisions, test_decisions : ndarray of float
-        Of the chosen model, in the order of the division's rows.
-    test_bootstrap : dict
-        Measures with intervals from a bootstrap over participants; keys sensitivity, specificity,
-        accuracy, auc.
-    lesion_free : dict
-        Test scans without any lesion: ``positive``, ``negative``, ``tp``, ``fn``, ``tn``, ``fp``.
-    ties : dict
-        Voxels tied at the cut, by count.
-    near_zero : int
-        Test scans whose decision value is below the solver's tolerance.
-    baselines : dict
-        Performance of ``majority`` and ``lesion_volume`` on the test set.
+    train : Scores
+    test : HeldOutScores
     """
 
     name: str
     division: Division
-    ranking: Ranking
-    sweep: SweepResult
-    cells: tuple[Cell, ...]
-    train_curve: tuple[Performance, ...]
-    test_curve: tuple[Performance, ...]
-    chosen: int
+    maps: LesionMaps
+    selection: Selection
     model: Model
-    train_decisions: np.ndarray
-    test_decisions: np.ndarray
-    test_bootstrap: dict[str, Measure]
-    lesion_free: dict[str, int]
-    ties: dict[int, int]
-    near_zero: int
-    baselines: dict[str, Performance]
+    train: Scores
+    test: HeldOutScores
+
+    @property
+    def performance(self) -> Performance:
+        """Of the chosen model on the test set."""
+        return self.test.curve[self.selection.chosen]
 
 
 @dataclass(frozen=True)
 class Nested:
     """Nested cross-validation of a protocol over the whole cohort: every scan is tested once, out of fold.
 
-    ``decisions`` (N,) pooled out-of-fold values, ``fold`` (N,) the outer fold of each scan, ``cells`` the
-    choice of every outer fold.
+    Decision values of different outer folds are not on one scale, for their kernels, C and gamma differ. So the AUC
+    of ``performance`` and ``bootstrap`` compares scans of the same fold only.
+
+    Attributes
+    ----------
+    decisions : ndarray of float, shape (N,)
+        Out-of-fold decision values.
+    fold : ndarray of int, shape (N,)
+        Outer fold of each scan.
+    cells : tuple of Cell
+        The choice of every outer fold.
+    performance : Performance
+    bootstrap : dict
+    pooled_auc : Measure
+        Of all pairs of scans, also those of different folds: what others report, told for comparison.
     """
 
     decisions: np.ndarray
@@ -117,42 +185,72 @@ class Nested:
     cells: tuple[Cell, ...]
     performance: Performance
     bootstrap: dict[str, Measure]
+    pooled_auc: Measure
 
 
 @dataclass(frozen=True)
-class Threshold:
-    """The lesion threshold and where it comes from (``training`` or ``given``); mean and SD of pooled belief."""
+class Permutation:
+    """The permutation test: the observed statistic, those of permuted labels, and p."""
 
-    value: float
-    origin: str
-    mean: float | None = None
-    sd: float | None = None
-    n_scans: int = 0
+    statistic: str
+    observed: float
+    p: float
+    values: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Notes:
+    """What a reader must know of the input, by name and reason.
+
+    ``left_out`` did not enter the cohort; ``flagged`` did, though the participant level's quality checks doubt it.
+    """
+
+    left_out: tuple[tuple[str, str], ...]
+    flagged: tuple[tuple[str, str], ...]
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Every option that results depend on, and the versions of what computed."""
+
+    parameters: dict[str, object]
+    software: dict[str, str]
 
 
 @dataclass(frozen=True)
 class GroupResult:
     """Everything the group level found: what metrics.json, the tables, the figures and the report show.
 
-    ``left_out`` lists by name what did not enter the cohort, with the reason, ``flagged`` what did though the
-    participant level's quality checks doubt it, with the checks' names. ``thresholds`` and
-    ``evaluations`` are keyed ``published`` and ``leakage-free``. ``tables`` holds the baseline tables
-    ``table1``, ``table_s1`` (pandas), and ``raters`` the agreement with human raters by evaluation, if any.
+    ``evaluations`` and ``nested`` are keyed ``published`` and ``leakage-free``; the cohort's lesion maps are those of
+    the first. ``tables`` holds the baseline tables ``table1``, ``table_s1`` (pandas), and ``raters`` the agreement
+    with human raters by evaluation, if any. ``recommended`` is the third recipe, with its contest against the others.
     """
 
     cohort: Cohort
     evaluations: dict[str, Evaluation]
-    thresholds: dict[str, Threshold]
     nested: dict[str, Nested]
-    optimism: dict[str, float]
-    permutation: dict[str, object]
+    permutation: Permutation | None
     tables: dict[str, pd.DataFrame]
     raters: dict[str, RaterTable]
-    left_out: tuple[tuple[str, str], ...]
-    warnings: tuple[str, ...]
-    parameters: dict[str, object]
-    software: dict[str, str]
-    flagged: tuple[tuple[str, str], ...] = ()
+    notes: Notes
+    provenance: Provenance
+    recommended: Recommended | None = None
+
+
+@dataclass(frozen=True)
+class Purpose:
+    """What a model tells apart, and by which lesion maps.
+
+    ``levels`` are the names of the positive and of the negative group, ``threshold`` and ``lesion_map`` those of the
+    maps it was trained on and must be used with, and ``norm`` what these were measured against where that is of its own
+    cohort.
+    """
+
+    levels: tuple[str, str]
+    threshold: Threshold
+    lesion_map: str
+    norm: CohortNorm | None = None
 
 
 @dataclass(frozen=True)
@@ -162,12 +260,7 @@ class StoredModel:
     Attributes
     ----------
     model : Model
-    levels : (str, str)
-        Names of the positive and of the negative group.
-    threshold : Threshold
-        Of the lesion maps it was trained on.
-    lesion_map : str
-        ``published`` or ``cleaned``.
+    purpose : Purpose
     protocol : str
         ``published`` or ``leakage-free``.
     patterns : ndarray of bool, shape (P, n)
@@ -180,9 +273,7 @@ class StoredModel:
     """
 
     model: Model
-    levels: tuple[str, str]
-    threshold: Threshold
-    lesion_map: str
+    purpose: Purpose
     protocol: str
     patterns: np.ndarray
     training: dict[str, object]
@@ -192,3 +283,34 @@ class StoredModel:
         n = len(self.model.voxels)
         need(self.patterns.ndim == 2 and self.patterns.shape[1] == n, f"training patterns must be P x {n}")
         need(self.patterns.dtype == bool, "training patterns must be boolean")
+
+
+@dataclass(frozen=True)
+class StoredLinear:
+    """A trained model of the recommended recipe as read from its folder, with what is needed to use it on new scans.
+
+    Attributes
+    ----------
+    model : LinearModel
+    calibration : Calibration
+    seen : Seen
+    purpose : Purpose
+    prevalence, coverage : float
+        Of its probabilities and conformal sets.
+    training : dict
+        What is known of the training data.
+    digest : str
+        SHA-256 of the model: equal digest, equal model; empty before it is stored.
+    """
+
+    model: LinearModel
+    calibration: Calibration
+    seen: Seen
+    purpose: Purpose
+    prevalence: float
+    coverage: float
+    training: dict[str, object]
+    digest: str = ""
+
+    def __post_init__(self) -> None:
+        need(0 < self.prevalence < 1 and 0 < self.coverage < 1, "prevalence and coverage must be shares")

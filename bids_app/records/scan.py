@@ -7,9 +7,8 @@ from functools import cached_property
 
 import numpy as np
 
+from bids_app.bids.names import Scan
 from bids_app.records.need import need
-
-SPACE = "MNI152NLin2009aSym"  # the template of nilearn's wheel
 
 
 @dataclass(frozen=True)
@@ -42,9 +41,9 @@ class Volume:
 
 @dataclass(frozen=True)
 class Atlas:
-    """Template maps in MNI152NLin2009aSym on one grid: tissue shares in [0, 1] and the synthetic FLAIR head."""
+    """Template maps in MNI152NLin2009aSym on one grid: tissue shares in [0, 1] and the synthetic FLAIR of the brain."""
 
-    head: Volume
+    flair: Volume
     gm: Volume
     wm: Volume
     csf: Volume
@@ -53,16 +52,29 @@ class Atlas:
 
 @dataclass(frozen=True)
 class Pose:
-    """Where the head lies: ``scan_point = matrix @ template_point + translation``, world mm.
+    """Where the brain lies: ``scan_point = matrix @ template_point + translation``, world mm.
 
-    ``similarity`` is the normalised correlation (-1 to 1) of scan and synthetic head at 8 mm, and
-    ``turned`` says that the header's orientation was overruled.
+    ``similarity`` is the normalised correlation (-1 to 1) of the scan's brain and the synthetic one at 5 mm, and
+    ``turned`` says that the head does not lie as the header says.
     """
 
     matrix: np.ndarray
     translation: np.ndarray
     similarity: float
     turned: bool
+
+
+@dataclass(frozen=True)
+class Posed:
+    """A scan whose brain is found: its mask (X, Y, Z) bool, the bias-corrected FLAIR, and the brain's pose.
+
+    ``confidence`` is the network's in the mask, in [0, 1].
+    """
+
+    mask: np.ndarray
+    flair: Volume
+    pose: Pose
+    confidence: float
 
 
 @dataclass(frozen=True)
@@ -76,9 +88,9 @@ class Alignment:
 
 @dataclass(frozen=True)
 class Priors:
-    """Atlas maps on the scan's grid, each (X, Y, Z) in [0, 1]; ``head`` is the synthetic FLAIR in the brain."""
+    """Atlas maps on the scan's grid, each (X, Y, Z) in [0, 1]; ``flair`` is the synthetic FLAIR of the brain."""
 
-    head: np.ndarray
+    flair: np.ndarray
     gm: np.ndarray
     wm: np.ndarray
     csf: np.ndarray
@@ -102,6 +114,23 @@ class Tissues:
         best = np.where(self.csf > np.maximum(self.gm, self.wm), np.uint8(3), gray_or_white)
         best[~self.mask] = 0
         return best
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A scan whose brain is registered to the template: what was found, and how well the two agree.
+
+    ``agreement`` is the correlation of scan and synthetic FLAIR in the brain, ``overlap`` the Dice coefficient of the
+    scan's brain mask and the template's brain carried to the scan, ``confidence`` the network's in the mask.
+    """
+
+    flair: Volume
+    alignment: Alignment
+    priors: Priors
+    tissues: Tissues
+    agreement: float
+    overlap: float
+    confidence: float
 
 
 @dataclass(frozen=True)
@@ -144,6 +173,32 @@ class Check:
 
 
 @dataclass(frozen=True)
+class Origin:
+    """What a scan's outputs come from.
+
+    Attributes
+    ----------
+    source : str
+        Path of the FLAIR relative to the data set.
+    digest, anatomy_digest : str
+        SHA-256 over input bytes, versions and parameters (all; all but the threshold): equal digest, equal outputs.
+    parameters : dict
+        Every tunable by name.
+    software : dict
+        Versions by package name.
+    seconds : dict
+        Wall time by step.
+    """
+
+    source: str
+    digest: str
+    anatomy_digest: str
+    parameters: dict[str, object]
+    software: dict[str, str]
+    seconds: dict[str, float]
+
+
+@dataclass(frozen=True)
 class Summary:
     """What is known of one finished scan: the content of its completion mark, and of its report section.
 
@@ -151,20 +206,11 @@ class Summary:
     ----------
     scan : str
         Name without suffix, such as ``sub-01_ses-1``.
-    digest, anatomy_digest : str
-        SHA-256 over input bytes, version and parameters (all; all but the threshold): equal digest, equal outputs.
-    source : str
-        Path of the FLAIR relative to the data set.
+    origin : Origin
     checks : tuple of Check
     warnings : tuple of str
     measures : dict
         Numbers by name (``lesion_volume_ml``, ``lesion_count``, ``belief_sd``, ...).
-    parameters : dict
-        Every tunable by name.
-    software : dict
-        Versions by package name.
-    seconds : dict
-        Wall time by step.
     outputs : tuple of str
         Paths relative to the output directory.
     figures : dict
@@ -173,15 +219,10 @@ class Summary:
     """
 
     scan: str
-    digest: str
-    anatomy_digest: str
-    source: str
+    origin: Origin
     checks: tuple[Check, ...]
     warnings: tuple[str, ...]
     measures: dict[str, float]
-    parameters: dict[str, object]
-    software: dict[str, str]
-    seconds: dict[str, float]
     outputs: tuple[str, ...]
     figures: dict[str, str]
 
@@ -195,75 +236,43 @@ class Failure:
 
 
 @dataclass(frozen=True)
+class Belief:
+    """The gray matter belief map on the scan's grid and on the template's at 3 mm, and what it is relative to.
+
+    ``gm_mean`` is the FLAIR intensity of gray matter, ``moments`` are those of the belief over brain tissue.
+    """
+
+    native: Volume
+    mni: Volume
+    gm_mean: float
+    moments: Moments
+
+
+@dataclass(frozen=True)
 class Anatomy:
     """What the chain finds in one scan before any threshold, on the scan's grid (X, Y, Z) and the template's at 3 mm.
 
     ``warped`` is the bias-corrected scan on the template's grid, None where it was read back from outputs, which
-    do not hold it. ``seconds`` is wall time by step.
+    do not hold it.
     """
 
-    flair: Volume
-    priors: Priors
-    tissues: Tissues
-    alignment: Alignment
-    belief: Volume
-    belief_mni: Volume
+    fit: Fit
+    belief: Belief
     warped: Volume | None
-    gm_mean: float
-    moments: Moments
     checks: tuple[Check, ...]
     warnings: tuple[str, ...]
     measures: dict[str, float]
-    seconds: dict[str, float]
-
-
-@dataclass(frozen=True)
-class Lesions:
-    """What depends on the threshold: lesion maps on the scan's grid and on the template's, and what follows.
-
-    ``native`` and ``mni`` are the published map, ``cleaned`` and ``cleaned_mni`` the one without what is rarely a
-    lesion.
-    """
-
-    threshold: float
-    native: np.ndarray
-    cleaned: np.ndarray
-    mni: np.ndarray
-    cleaned_mni: np.ndarray
-    check: Check
-    warnings: tuple[str, ...]
-    measures: dict[str, float]
-
-
-@dataclass(frozen=True)
-class Analysis:
-    """Everything the chain finds in one scan."""
-
-    anatomy: Anatomy
-    lesions: Lesions
-
-    @property
-    def checks(self) -> tuple[Check, ...]:
-        """All quality checks."""
-        return (*self.anatomy.checks, self.lesions.check)
-
-    @property
-    def warnings(self) -> tuple[str, ...]:
-        """All warnings, in the order in which they arose."""
-        return (*self.anatomy.warnings, *self.lesions.warnings)
-
-    @property
-    def measures(self) -> dict[str, float]:
-        """All measures by name."""
-        return {**self.anatomy.measures, **self.lesions.measures}
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How one scan ended: ``done``, ``unchanged`` (nothing to do) or ``failed`` with the line that says why."""
+    """How one scan ended: ``done``, ``unchanged`` (nothing to do) or ``failed`` with the line that says why.
 
-    scan: str
-    participant: str
+    ``summary`` is what is known of it where it did not fail.
+    """
+
+    scan: Scan
     status: str
     line: str
     seconds: float
+    summary: Summary | None = None

@@ -1,0 +1,238 @@
+"""What files are called: scans, the one table of outputs, and names that round-trip."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from bids_app.errors import BadInputError
+
+SPACE = "MNI152NLin2009aSym"  # the template of nilearn's wheel
+APP = "bids_app"
+# order in which BIDS writes entities (those that an anatomical file or derivative can have)
+ORDER = [
+    "sub",
+    "ses",
+    "sample",
+    "task",
+    "acq",
+    "ce",
+    "trc",
+    "stain",
+    "rec",
+    "dir",
+    "run",
+    "mod",
+    "echo",
+    "flip",
+    "inv",
+    "mt",
+    "part",
+    "proc",
+    "hemi",
+    "from",
+    "to",
+    "mode",
+    "space",
+    "split",
+    "recording",
+    "chunk",
+    "seg",
+    "res",
+    "den",
+    "label",
+    "desc",
+    "stat",
+]
+
+
+@dataclass(frozen=True)
+class Output:
+    """One row of the table of outputs: what is added to the scan's own name."""
+
+    suffix: str
+    entities: tuple[tuple[str, str], ...] = ()
+    extension: str = ".nii.gz"
+
+
+_MNI = (("space", SPACE), ("res", "3"))
+OUTPUTS: dict[str, Output] = {
+    "preproc": Output("FLAIR", (("desc", "preproc"),)),
+    "brain": Output("mask", (("desc", "brain"),)),
+    "dseg": Output("dseg"),
+    "gm": Output("probseg", (("label", "GM"),)),
+    "wm": Output("probseg", (("label", "WM"),)),
+    "csf": Output("probseg", (("label", "CSF"),)),
+    "belief": Output("FLAIR", (("desc", "belief"),)),
+    "lesion": Output("mask", (("label", "L"),)),
+    "normative": Output("mask", (("label", "L"), ("desc", "normative"))),
+    "network": Output("mask", (("label", "L"), ("desc", "network"))),
+    "probability": Output("probseg", (("label", "L"),)),
+    "cleaned": Output("mask", (("label", "L"), ("desc", "cleaned"))),
+    "belief_mni": Output("FLAIR", (*_MNI, ("desc", "belief"))),
+    "lesion_mni": Output("mask", (*_MNI, ("label", "L"))),
+    "normative_mni": Output("mask", (*_MNI, ("label", "L"), ("desc", "normative"))),
+    "network_mni": Output("mask", (*_MNI, ("label", "L"), ("desc", "network"))),
+    "probability_mni": Output("probseg", (*_MNI, ("label", "L"))),
+    "cleaned_mni": Output("mask", (*_MNI, ("label", "L"), ("desc", "cleaned"))),
+    "forward": Output("xfm", (("from", "FLAIR"), ("to", SPACE), ("mode", "image")), ".h5"),
+    "inverse": Output("xfm", (("from", SPACE), ("to", "FLAIR"), ("mode", "image")), ".h5"),
+}
+PREDICTED: dict[str, Output] = {  # written by a prediction, for scans that are finished already
+    "contribution": Output("statmap", (*_MNI, ("stat", "contribution"))),
+}
+GIVEN: dict[str, Output] = {  # written for scans of which somebody gave a mask (--lesion-derivatives)
+    "external": Output("mask", (("label", "L"), ("desc", "external"))),
+    "external_mni": Output("mask", (*_MNI, ("label", "L"), ("desc", "external"))),
+}
+SMALL = tuple(  # what --small-output keeps: masks, and maps on the template's grid
+    key for key, row in OUTPUTS.items() if key.endswith("_mni") or (row.suffix == "mask")
+)
+
+
+def row_of(key: str) -> Output:
+    """Return the row of an output of a scan: a key of `OUTPUTS`, `GIVEN` or `PREDICTED`."""
+    return OUTPUTS.get(key) or GIVEN.get(key) or PREDICTED[key]
+
+
+@dataclass(frozen=True)
+class GroupOutput:
+    """One row of the group level's table: its path with names in braces to fill in, and what it is."""
+
+    path: str
+    meaning: str
+
+
+_TEMPLATE = f"tpl-{SPACE}/anat/tpl-{SPACE}_res-3"
+GROUP_OUTPUTS: dict[str, GroupOutput] = {
+    "report": GroupOutput("group.html", "the report: open this first"),
+    "metrics": GroupOutput("group/metrics.json", "every number of the report"),
+    "table": GroupOutput("group/{name}.tsv", "the tables of the report"),
+    "division": GroupOutput(
+        "group/division.tsv", "training and test scans of both evaluations; `--division-file` repeats them"
+    ),
+    "model": GroupOutput(
+        "group/model/{evaluation}",
+        "the model of a recipe: JSON and arrays, of the published classifier also LIBSVM text and voxel mask",
+    ),
+    "checklist": GroupOutput(
+        "group/checklist.html",
+        "what this run answers of the checklists TRIPOD+AI and CLAIM 2024, and where",
+    ),
+    "checklist_table": GroupOutput("group/checklist.tsv", "the same as a table"),
+    "model_card": GroupOutput(
+        "group/model_card.md", "what the models are, for whom, and what they must not be used for"
+    ),
+    "figure": GroupOutput("group/figures/{name}.png", "the figures of the report"),
+    "rating_sheet": GroupOutput("group/rating/rating_sheet.tsv", "blinded sheet for human raters (`--rating-sheet`)"),
+    "rating_page": GroupOutput(
+        "group/rating/{name}.html", "the blinded scans to read and rate in a browser (`--rating-sheet`)"
+    ),
+    "rating_key": GroupOutput("group/rating/key/rating_key.tsv", "its key: keep it from the raters"),
+    "rater_decisions": GroupOutput("phenotype/rater_decisions.tsv", "filled sheets, read (`--read-ratings`)"),
+    "readings": GroupOutput("group/rating/key/readings.tsv", "how sure raters were, the time each reading took, notes"),
+    "frequency": GroupOutput(
+        f"{_TEMPLATE}_label-L_desc-{{level}}_probseg.nii.gz", "lesion frequency map of each group"
+    ),
+    "chi2": GroupOutput(
+        f"{_TEMPLATE}{{desc}}_stat-chi2_statmap.nii.gz", "signed chi-square map of each evaluation's training set"
+    ),
+    "selected": GroupOutput(f"{_TEMPLATE}_desc-selected{{evaluation}}_mask.nii.gz", "voxels of the chosen models"),
+    "method": GroupOutput("logs/CITATION_group.md", "method text with your numbers, to paste into a paper"),
+    "references": GroupOutput("logs/CITATION_group.bib", "its references"),
+}
+
+
+def group_output(key: str, **words: str) -> str:
+    """Return the path of an output of the group level, relative to the output directory.
+
+    >>> group_output("table", name="sweep")
+    'group/sweep.tsv'
+    """
+    return GROUP_OUTPUTS[key].path.format(**words)
+
+
+@dataclass(frozen=True)
+class Scan:
+    """A FLAIR of the data set: its entities in BIDS order, and its path relative to the data set.
+
+    >>> Scan.named("sub-01_ses-1").output("lesion")
+    'sub-01/ses-1/anat/sub-01_ses-1_label-L_mask.nii.gz'
+    """
+
+    entities: tuple[tuple[str, str], ...]
+    path: str
+
+    @classmethod
+    def named(cls, name: str) -> Scan:
+        """Return the scan of a name such as ``sub-01_ses-1``, at the place where BIDS has it.
+
+        Raises
+        ------
+        BadInputError
+            That is no name of a scan.
+        """
+        entities, _, _ = parse_name(f"{name}_FLAIR.nii.gz")
+        scan = cls(tuple((key, entities[key]) for key in ORDER if key in entities), "")
+        return cls(scan.entities, f"{scan.folder}/{name}_FLAIR.nii.gz")
+
+    @property
+    def name(self) -> str:
+        """Entities as in the file name, such as ``sub-01_ses-1_run-2``."""
+        return "_".join(f"{key}-{value}" for key, value in self.entities)
+
+    @property
+    def participant(self) -> str:
+        """The participant with prefix, such as ``sub-01``."""
+        return f"sub-{dict(self.entities)['sub']}"
+
+    @property
+    def session(self) -> str | None:
+        """The session with prefix, such as ``ses-1``, if the scan is of one."""
+        label = dict(self.entities).get("ses")
+        return f"ses-{label}" if label else None
+
+    @property
+    def folder(self) -> str:
+        """Folder of the scan's outputs, such as ``sub-01/ses-1/anat``."""
+        return "/".join([self.participant, *([self.session] if self.session else []), "anat"])
+
+    def output(self, key: str) -> str:
+        """Return the path of an output (key of `OUTPUTS`, `GIVEN` or `PREDICTED`), relative to the output directory."""
+        row = row_of(key)
+        return f"{self.folder}/{build_name({**dict(self.entities), **dict(row.entities)}, row.suffix, row.extension)}"
+
+
+def build_name(entities: Mapping[str, str], suffix: str, extension: str) -> str:
+    """Return a BIDS file name; the inverse of `parse_name`.
+
+    >>> build_name({"ses": "1", "sub": "01", "label": "L"}, "mask", ".nii.gz")
+    'sub-01_ses-1_label-L_mask.nii.gz'
+    """
+    pairs = [f"{key}-{entities[key]}" for key in ORDER if key in entities]
+    return "_".join([*pairs, suffix]) + extension
+
+
+def parse_name(name: str) -> tuple[dict[str, str], str, str]:
+    """Return entities, suffix and extension of a BIDS file name.
+
+    >>> parse_name("sub-01_ses-1_label-L_mask.nii.gz")
+    ({'sub': '01', 'ses': '1', 'label': 'L'}, 'mask', '.nii.gz')
+
+    Raises
+    ------
+    BadInputError
+        The name is not of that form, repeats an entity, or has one that is unknown here.
+    """
+    stem, dot, extension = name.partition(".")
+    *pairs, suffix = stem.split("_")
+    entities: dict[str, str] = {}
+    for pair in pairs:
+        match = re.fullmatch(r"([a-z]+)-([0-9a-zA-Z+]+)", pair)
+        if not match or match[1] in entities or match[1] not in ORDER:
+            raise BadInputError(f"{pair!r} is no BIDS entity", name, "rename the file")
+        entities[match[1]] = match[2]
+    if not re.fullmatch(r"[0-9a-zA-Z]+", suffix) or "sub" not in entities:
+        raise BadInputError("not a BIDS file name", name, "rename the file")
+    return entities, suffix, dot + extension

@@ -1,0 +1,226 @@
+"""Recipe against recipe: every fold of every recipe is a task of its own, on the workers that scans run on."""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from bids_app.errors import BadInputError
+from bids_app.group import entrants
+from bids_app.group.entrants import RECOMMENDED, Entry
+from bids_app.image.atlas import brain_grid
+from bids_app.learning.division import permute
+from bids_app.learning.protocols import HONEST, PUBLISHED, Plan, fold_numbers
+from bids_app.learning.roc import auc_within
+from bids_app.machine import parallel
+from bids_app.machine.progress import told
+from bids_app.recommended import comparison, contest, neighbours
+from bids_app.recommended.calibration import cuts
+from bids_app.recommended.features import lesion_free
+from bids_app.recommended.machine import decide, kernels_of, labels_of, model_of, train, train_dual
+from bids_app.recommended.nested import Piece, Wanted, assemble, outer_folds, piece
+from bids_app.recommended.products import Products
+from bids_app.records.cohort import Fold
+from bids_app.records.recommended import Contest, OutOfFold, Recommended, Row, Seen
+from bids_app.records.results import Evaluation
+
+log = logging.getLogger("bids_app")
+DEFAULT_INNER = 5
+SHARE = 10  # permutations in a task: kernels are made once for all of them
+
+
+class Rules(NamedTuple):
+    """Outer folds (0: no contest), repeats, what is asked of each recipe, permutations of the labels, and threads."""
+
+    n_folds: int
+    repeats: int
+    wanted: Wanted
+    permutations: int
+    threads: int = 1
+
+
+class _Task(NamedTuple):
+    """One fold of one recipe; the plan's seed is that of the repeat."""
+
+    folder: Path
+    name: str
+    place: tuple[int, int]
+    fold: Fold
+    plan: Plan
+    rules: Rules
+
+
+class _Shuffle(NamedTuple):
+    """Some permutations of the labels inside the outer folds: all folds of the recommended recipe, a folder each."""
+
+    folders: tuple[Path, ...]
+    outer: tuple[Fold, ...]
+    seeds: tuple[int, ...]
+    plan: Plan
+    rules: Rules
+
+
+class _Done(NamedTuple):
+    """What came of a task: its recipe, repeat and fold."""
+
+    name: str
+    place: tuple[int, int]
+    piece: Piece
+    seconds: float
+
+
+def run(entry: Entry, rules: Rules, plan: Plan, workers: parallel.Workers, work_dir: Path) -> Recommended:
+    """Train the recommended recipe on all scans and, where folds are asked for, let it compete.
+
+    Parameters
+    ----------
+    entry : Entry
+    rules : Rules
+    plan : Plan
+        Folds and seeds of the selection.
+    workers : Workers
+    work_dir : Path
+        Where the maps are laid for the workers.
+
+    Raises
+    ------
+    BadInputError
+        A group is too small for the folds, or a fold was lost with its worker.
+    """
+    positive, participants = entry.labelled.positive, entry.labelled.participants
+    grid, start = brain_grid(3), time.process_time()
+    made = entrants.made_of(entry.maps, participants)
+    preparing = time.process_time() - start
+    trained = train(made, labels_of(positive, participants), np.unique(made.person), _inner(rules), plan.random_seed)
+    model = model_of(trained, made, entry.maps, grid.data, grid.affine)
+    sketches = neighbours.sketch(entry.maps, grid.data, grid.affine)
+    names = tuple(scan.name for scan in entry.labelled.scans)
+    seen = Seen(names, sketches, neighbours.farthest(sketches, made.person))
+    thresholds = cuts(trained.calibration, rules.wanted.sensitivity, rules.wanted.prevalence)
+    found = Recommended(
+        entry.lesion_map, entry.threshold, model, trained.calibration, seen, thresholds, None, norm=entry.norm
+    )
+    if not rules.n_folds:
+        return found
+    outer = outer_folds(positive, participants, rules.n_folds, rules.repeats, plan.random_seed)
+    folders, seconds = _laid(entry, made, outer, work_dir / "contest")
+    seconds[RECOMMENDED] = seconds.get(RECOMMENDED, 0.0) + preparing
+    quiet = replace(plan, tell=_quiet, detail=_quiet)
+    recipes = entrants.names(entry)
+    tasks = [
+        _Task(folders[r][k], name, (r, k), fold, replace(quiet, random_seed=plan.random_seed + r), rules)
+        for name in recipes
+        for r, repeat in enumerate(outer)
+        for k, fold in enumerate(repeat)
+    ]
+    log.info("recipe against recipe: %s; %d folds, %d repeats", ", ".join(recipes), len(outer[0]), len(outer))
+    done = list(told(parallel.run(_tested, tasks, workers, _lost), len(tasks), "folds of recipes"))
+    seeds = range(plan.random_seed + 1, plan.random_seed + 1 + rules.permutations)
+    shares = [tuple(seeds[start : start + SHARE]) for start in range(0, len(seeds), SHARE)]
+    shuffles = [_Shuffle(folders[0], outer[0], share, quiet, rules) for share in shares]
+    permuted: dict[int, float] = {}
+    for some in parallel.run(_shuffled, shuffles, workers, _lost_shuffle) if shuffles else ():
+        permuted |= some
+        log.info("permutations of the recommended recipe: %d of %d", len(permuted), len(seeds))
+    verdict = _judged(done, entry, outer, seconds, plan)
+    return replace(found, contest=verdict, permuted_auc=tuple(permuted[seed] for seed in sorted(permuted)))
+
+
+def _laid(
+    entry: Entry, made: Products, outer: tuple[tuple[Fold, ...], ...], folder: Path
+) -> tuple[list[tuple[Path, ...]], dict[str, float]]:
+    """Return where each fold of each repeat finds what it needs, and CPU seconds of preparing by name of the recipe.
+
+    That is one folder for all, unless what scans are measured against is estimated on each fold's training rows.
+    """
+    if entry.of_rows is None:
+        return [(folder,) * len(repeat) for repeat in outer], entrants.lay(folder, made, entry)
+    places, seconds = [], dict.fromkeys(entrants.names(entry), 0.0)
+    for r, repeat in enumerate(outer):
+        places.append(tuple(folder / f"{r}-{k}" for k in range(len(repeat))))
+        for place, fold in zip(places[-1], repeat, strict=True):
+            start = time.process_time()
+            own = entry.of_rows(fold.train)
+            of_fold = entrants.made_of(own.maps, own.labelled.participants)
+            seconds[RECOMMENDED] += time.process_time() - start
+            for name, more in entrants.lay(place, of_fold, own).items():
+                seconds[name] += more
+    return places, seconds
+
+
+def with_published(found: Recommended, evaluation: Evaluation, seconds: float) -> Recommended:
+    """Add the row of the published way, on its own division: it shares no folds, so nothing is paired."""
+    if found.contest is None:
+        return found
+    intervals = evaluation.test.bootstrap
+    values = {key: getattr(evaluation.performance, key) for key in intervals}
+    measures = {key: replace(intervals[key], value=each.value) for key, each in values.items() if each}
+    row = Row(PUBLISHED, measures, seconds)
+    return replace(found, contest=replace(found.contest, rows=(*found.contest.rows, row)))
+
+
+def _inner(rules: Rules) -> int:
+    """Return the inner folds: as many as outer ones."""
+    return rules.n_folds or DEFAULT_INNER
+
+
+def _judged(
+    done: list[_Done], entry: Entry, outer: tuple[tuple[Fold, ...], ...], preparing: dict[str, float], plan: Plan
+) -> Contest:
+    positive, participants = entry.labelled.positive, entry.labelled.participants
+    found: dict[str, OutOfFold] = {}
+    seconds = {}
+    for name in entrants.names(entry):
+        own = sorted((each for each in done if each.name == name), key=lambda each: each.place)
+        found[name] = assemble(name, outer, [each.piece for each in own], len(positive))
+        seconds[name] = sum(each.seconds for each in own) + preparing.get(name, 0.0)
+    draws = comparison.draw(positive, participants, plan.bootstrap_draws, plan.random_seed)
+    people = (positive, participants, lesion_free(entry.maps))
+    return contest.judge(found, seconds, HONEST, people, outer, draws)
+
+
+# -- tasks ---------------------------------------------------------------------------------------
+
+
+def _quiet(line: str) -> None:
+    """Say nothing: a task's progress is that of the run."""
+
+
+def _tested(task: _Task) -> _Done:
+    found = entrants.laid(task.folder)
+    rounds = entrants.Rounds(task.plan, _inner(task.rules), task.rules.threads)
+    recipe, start = entrants.recipe(task.name, found, rounds), time.process_time()
+    tested = piece(recipe, task.fold, task.plan.random_seed, found.made.lesion_free, task.rules.wanted)
+    return _Done(task.name, task.place, tested, time.process_time() - start)
+
+
+def _shuffled(task: _Shuffle) -> dict[int, float]:
+    """Return the nested AUC within folds by seed, labels permuted inside the folds; kernels are made once for all."""
+    made, people_of, _ = entrants.laid(task.folders[0])
+    positive = people_of.positive
+    place = fold_numbers(task.outer)
+    values = {seed: np.empty(len(positive)) for seed in task.seeds}
+    labels = {seed: permute(positive, made.person, seed, within=place) for seed in task.seeds}
+    for folder, fold in zip(task.folders, task.outer, strict=True):
+        made = entrants.laid(folder).made
+        people = np.unique(made.person[fold.train])
+        kernels = kernels_of(made, people)
+        for seed in task.seeds:
+            groups = labels_of(labels[seed], made.person)
+            groups[np.setdiff1d(made.person, people)] = False  # not even the labels of the others are handed over
+            dual = train_dual(made, kernels, groups, people, _inner(task.rules), task.plan.random_seed)
+            values[seed][fold.validate] = decide(made, dual, fold.validate)
+    return {seed: auc_within(labels[seed], values[seed], place).value for seed in task.seeds}
+
+
+def _lost(task: _Task, reason: str) -> _Done:
+    raise BadInputError(f"fold {task.place} of {task.name} was lost ({reason})", remedy="lower --nprocs")
+
+
+def _lost_shuffle(task: _Shuffle, reason: str) -> dict[int, float]:
+    raise BadInputError(f"permutations {task.seeds} were lost ({reason})", remedy="lower --nprocs")

@@ -1,0 +1,238 @@
+"""The recipes that compete: what each is made from, laid where workers find it, and each made again from that."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from bids_app.image import atlas
+from bids_app.learning.protocols import HONEST, Plan
+from bids_app.options import NETWORK
+from bids_app.recommended import rivals
+from bids_app.recommended.nested import Recipe
+from bids_app.recommended.products import KINDS, Products, products
+from bids_app.records.cohort import Labelled, Threshold
+from bids_app.records.further import Covariates, Sites
+from bids_app.records.lesions import CohortNorm
+from bids_app.rivals import belief, clinical, cnn, loads, trees, voxels
+from bids_app.rivals.chosen import People
+from bids_app.rivals.volumes import Maps
+
+RECOMMENDED, VOLUME = "recommended", "lesion volume"
+WITH, ALONE = "recommended, covariates", "covariates alone"
+SITE = "site alone"
+PHASES = "recommended, all phases"
+BELIEF, WELCH = "recommended, belief", "leakage-free, belief"
+ALWAYS = (RECOMMENDED, HONEST, VOLUME)
+FILE = "cohort.npz"
+
+
+class More(NamedTuple):
+    """What competes beside: classifiers of `options.RIVALS`, covariates, sites, other phases, belief maps (N, V).
+
+    ``beyond`` holds lesion maps (M, V), participants and groups (M,) of scans that are trained on only.
+    """
+
+    compare: tuple[str, ...] = ()
+    covariates: Covariates | None = None
+    sites: Sites | None = None
+    beyond: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
+    belief: np.ndarray | None = None
+
+
+NOTHING_MORE = More()
+
+
+class Entry(NamedTuple):
+    """What the recipes compete on: the scans, the maps of the recommended recipe (N, V), and those of the others.
+
+    Where a norm is the cohort's own (``--norm cohort``), these and all below are measured against that of the scans
+    ``rows``, of which ``norm`` is that of the recommended recipe's maps; ``of_rows`` returns the same entry by the norm
+    of other rows.
+    """
+
+    labelled: Labelled
+    lesion_map: str
+    threshold: Threshold
+    maps: np.ndarray
+    others: np.ndarray
+    more: More = NOTHING_MORE
+    norm: CohortNorm | None = None
+    rows: np.ndarray | None = None
+    of_rows: Callable[[np.ndarray], Any] | None = None
+
+
+class Laid(NamedTuple):
+    """What lies in the folder, as a task reads it: products, people, and further arrays by name when asked for."""
+
+    made: Products
+    people: People
+    arrays: Mapping[str, np.ndarray]
+
+    @property
+    def lesions(self) -> np.ndarray:
+        """Binary lesion maps (N, V) at one threshold."""
+        n_voxels = int(self.arrays["n_voxels"])
+        return np.unpackbits(self.arrays["lesions"], axis=1, count=n_voxels).astype(bool)
+
+    def covariates(self, key: str) -> Covariates:
+        """Covariates that were laid under a key."""
+        names, coded = (self.arrays[f"{key}_{part}"].tolist() for part in ("names", "coded"))
+        return Covariates(tuple(names), self.arrays[f"{key}_values"], tuple(coded))
+
+
+class Rounds(NamedTuple):
+    """How a recipe chooses: plan of the published selection, inner folds of the others; and the network's threads."""
+
+    plan: Plan
+    inner_folds: int
+    threads: int = 1
+
+
+def names(entry: Entry) -> tuple[str, ...]:
+    """Return the names of the recipes that compete, the recommended one first."""
+    more = entry.more
+    asked = (
+        (more.belief is not None, (BELIEF, WELCH)),
+        (more.covariates is not None, (WITH, ALONE)),
+        (more.sites is not None, (SITE,)),
+        (more.beyond is not None, (PHASES,)),
+    )
+    return (*ALWAYS, *(name for wanted, own in asked if wanted for name in own), *dict.fromkeys(more.compare))
+
+
+def made_of(maps: np.ndarray, participants: np.ndarray) -> Products:
+    """Return the products of lesion maps (N, V)."""
+    grid = atlas.brain_grid(3)
+    return products(maps, participants, grid.data, grid.affine)
+
+
+def lay(folder: Path, made: Products, entry: Entry) -> dict[str, float]:
+    """Lay what every task needs where workers find it; return CPU seconds of preparing by name of the recipe."""
+    folder.mkdir(parents=True, exist_ok=True)
+    arrays: dict[str, Any] = {**flat(made, ""), "positive": entry.labelled.positive}
+    arrays |= {"lesions": np.packbits(entry.others, axis=1), "n_voxels": entry.others.shape[1]}
+    seconds = {}
+    for name in names(entry):
+        start = time.process_time()
+        arrays |= PREPARED[name](entry, arrays) if name in PREPARED else {}
+        seconds[name] = time.process_time() - start
+    np.savez(folder / FILE, **arrays)
+    return seconds
+
+
+def laid(folder: Path) -> Laid:
+    """Return what `lay` laid; large arrays are read when they are asked for."""
+    stored = np.load(folder / FILE, allow_pickle=False)
+    made = whole(stored, "")
+    return Laid(made, People(stored["positive"], made.person, made.lesion_free), stored)
+
+
+def recipe(name: str, found: Laid, rounds: Rounds) -> Recipe:
+    """Return a recipe by its name."""
+    return RECIPES[name](found, rounds)
+
+
+def flat(made: Products, prefix: str) -> dict[str, Any]:
+    """Return products as arrays by name; the inverse of `whole`."""
+    return {f"{prefix}{key}": value for key, value in vars(made).items() if key not in ("kinds", "extra")}
+
+
+def whole(arrays: Mapping[str, np.ndarray], prefix: str) -> Products:
+    """Return products from their arrays."""
+    own = [each.name for each in fields(Products) if each.name not in ("kinds", "extra")]
+    return Products(KINDS, **{name: arrays[f"{prefix}{name}"] for name in own})
+
+
+# -- what is laid for some -----------------------------------------------------------------------
+
+
+def _lay_covariates(of: Covariates, key: str) -> dict[str, Any]:
+    return {f"{key}_names": np.array(of.names), f"{key}_values": of.values, f"{key}_coded": np.array(of.coded)}
+
+
+def _lay_sites(entry: Entry) -> dict[str, Any]:
+    sites = entry.more.sites
+    if sites is None:
+        return {}
+    return _lay_covariates(Covariates((sites.column,), sites.of[:, None].astype(float), (True,)), "site")
+
+
+def _lay_phases(entry: Entry) -> dict[str, Any]:
+    if entry.more.beyond is None:
+        return {}
+    maps, participants, positive = entry.more.beyond
+    own = entry.labelled
+    made = made_of(np.concatenate([entry.maps, maps]), np.concatenate([own.participants, participants]))
+    return {**flat(made, "all_"), "all_positive": np.concatenate([own.positive, positive])}
+
+
+def _lay_belief(entry: Entry) -> dict[str, Any]:
+    if entry.more.belief is None:
+        return {}
+    participants = entry.labelled.participants
+    above = belief.excess(entry.more.belief, np.unique(participants, return_inverse=True)[1], entry.rows)
+    return {**flat(made_of(above, participants), "belief_"), "belief": above}
+
+
+def _lay_loads(entry: Entry) -> dict[str, Any]:
+    grid, maps = atlas.brain_grid(3), atlas.load()
+    gm, wm = (atlas.at_3mm(volume.data, grid.data.shape) for volume in (maps.gm, maps.wm))
+    return {"loads": loads.loads(entry.others, loads.regions(grid.data, grid.affine, gm, wm))}
+
+
+def _lay_network(entry: Entry) -> dict[str, Any]:
+    return {} if entry.more.belief is None else {"belief_maps": entry.more.belief}
+
+
+Prepare = Callable[[Entry, Mapping[str, Any]], dict[str, Any]]
+PREPARED: dict[str, Prepare] = {
+    "linear-svm": lambda entry, _: {"gram": voxels.gram(entry.others)},
+    "random-forest": lambda entry, _: _lay_loads(entry),
+    "gradient-boosting": lambda entry, there: {} if "loads" in there else _lay_loads(entry),
+    NETWORK: lambda entry, _: _lay_network(entry),
+    BELIEF: lambda entry, _: _lay_belief(entry),
+    WITH: lambda entry, _: _lay_covariates(entry.more.covariates, "covariates") if entry.more.covariates else {},
+    SITE: lambda entry, _: _lay_sites(entry),
+    PHASES: lambda entry, _: _lay_phases(entry),
+}
+
+
+# -- each made from it ---------------------------------------------------------------------------
+
+
+def _recommended(made: Products, found: Laid, of: Rounds) -> Recipe:
+    return rivals.recommended(made, found.people.positive, made.person, of.inner_folds)
+
+
+def _network(found: Laid, of: Rounds) -> Recipe:
+    seen = found.arrays.get("belief_maps")
+    maps = Maps(atlas.brain_grid(3).data, found.lesions, seen)
+    return cnn.recipe(maps, found.people, of.inner_folds, of.threads)
+
+
+RECIPES: dict[str, Callable[[Laid, Rounds], Recipe]] = {
+    RECOMMENDED: lambda found, of: _recommended(found.made, found, of),
+    HONEST: lambda found, of: rivals.chi_square(found.lesions, found.people.positive, found.people.person, of.plan),
+    VOLUME: lambda found, of: rivals.volume(found.made.volume, found.people.positive, found.people.person),
+    BELIEF: lambda found, of: _recommended(whole(found.arrays, "belief_"), found, of),
+    WELCH: lambda found, of: belief.welch_svm(found.arrays["belief"], found.people, of.plan),
+    WITH: lambda found, of: clinical.beside_lesions(
+        found.made, found.covariates("covariates"), found.people, of.inner_folds
+    ),
+    ALONE: lambda found, of: clinical.alone(found.covariates("covariates"), found.people, of.inner_folds),
+    SITE: lambda found, of: clinical.alone(found.covariates("site"), found.people, of.inner_folds),
+    PHASES: lambda found, of: rivals.all_phases(
+        whole(found.arrays, "all_"), found.arrays["all_positive"], of.inner_folds
+    ),
+    "linear-svm": lambda found, of: voxels.linear_svm(found.arrays["gram"], found.people, of.inner_folds),
+    "l1-logistic": lambda found, of: voxels.l1_logistic(found.lesions, found.people, of.inner_folds),
+    "random-forest": lambda found, of: trees.forest(found.arrays["loads"], found.people, of.inner_folds),
+    "gradient-boosting": lambda found, of: trees.boosting(found.arrays["loads"], found.people, of.inner_folds),
+    NETWORK: _network,
+}

@@ -1,0 +1,262 @@
+"""The two evaluations: as published, and without leakage; and nested cross-validation.
+
+All take their lesion maps from ``maps_for(rows)``, which thresholds every scan by the belief of these training
+rows alone: a protocol sees no threshold that its test set had a say in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import numpy as np
+
+from bids_app.learning import measures, roc
+from bids_app.learning.classifier import decide, model_of, near_zero
+from bids_app.learning.division import folds as make_folds
+from bids_app.learning.ranking import rank_voxels, ties_at
+from bids_app.learning.refit import REFIT_TOL, Refit, refit
+from bids_app.learning.sweep import Packed, Search, best_cell, best_count, merge, powers_of_two, refine_counts, sweep
+from bids_app.records.cohort import Cell, Division, Fold, Grid, LesionMaps, Ranking, SweepResult
+from bids_app.records.results import Evaluation, HeldOutScores, Nested, Scores, Selection
+
+PUBLISHED, HONEST = "published", "leakage-free"
+GRID = Grid(tuple(2.0**k for k in range(-3, 6)), tuple(2.0**k for k in range(-3, 6)))  # 0.125 ... 32
+
+MapsFor = Callable[[np.ndarray], LesionMaps]
+
+
+def silent(line: str) -> None:
+    """Say nothing."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How the selection is made, by the names of the options, and who is told how far it is.
+
+    ``tell`` hears of every outer fold and of the published sweep, ``detail`` of every other sweep.
+    """
+
+    cv_folds: int
+    refine_limit: int
+    solver: str
+    bootstrap_draws: int
+    random_seed: int
+    tell: Callable[[str], None] = silent
+    detail: Callable[[str], None] = silent
+
+
+@dataclass(frozen=True)
+class _Sides:
+    """Lesion maps (N, V) and labels (N,) of a division's two sets, and the participants they are of."""
+
+    train: np.ndarray
+    labels: np.ndarray
+    test: np.ndarray
+    wanted: np.ndarray
+    participants: tuple[np.ndarray, np.ndarray]
+
+    @classmethod
+    def of(cls, lesions: np.ndarray, positive: np.ndarray, participants: np.ndarray, division: Division) -> _Sides:
+        train, test = division.train, division.test
+        return cls(
+            lesions[train], positive[train], lesions[test], positive[test], (participants[train], participants[test])
+        )
+
+
+def published(
+    maps_for: MapsFor, positive: np.ndarray, participants: np.ndarray, division: Division, plan: Plan
+) -> Evaluation:
+    """Evaluate exactly as published, leaks and all.
+
+    Voxels are ranked once on the training set; (C, gamma) by 10-fold cross-validation over scans of that same
+    set; the voxel count by the best AUC of the *test set*, among powers of two and then between the neighbours
+    of the best.
+    """
+    maps = maps_for(division.train)
+    sides = _Sides.of(maps.lesions, positive, participants, division)
+    folds = make_folds(sides.labels, sides.participants[0], plan.cv_folds, by="scan", seed=plan.random_seed)
+    ranking = rank_voxels(sides.train, sides.labels)
+
+    def tried(counts: tuple[int, ...]) -> tuple[SweepResult, list[Refit]]:
+        result = sweep(sides.train, sides.labels, folds, counts, GRID, Search(rerank=False, solver=plan.solver,
+                       progress=plan.tell))  # fmt: skip
+        return result, _refitted(sides, ranking, result)
+
+    def best(refits: Sequence[Refit]) -> int:
+        return int(np.nanargmax([roc.auc(sides.wanted, each.test).value for each in refits]))
+
+    counts = powers_of_two(maps.lesions.shape[1])
+    result, refits = tried(counts)
+    more = refine_counts(refits[best(refits)].cell.n_voxels, counts, plan.refine_limit)
+    if more:
+        finer, added = tried(more)
+        result, refits = merge(result, finer), sorted([*refits, *added], key=lambda each: each.cell.n_voxels)
+    selection = _selection(ranking, result, refits, best(refits))
+    return _evaluation(PUBLISHED, division, maps, sides, selection, refits, plan)
+
+
+def leakage_free(
+    maps_for: MapsFor, positive: np.ndarray, participants: np.ndarray, division: Division, plan: Plan
+) -> Evaluation:
+    """Evaluate without leakage: everything is chosen inside the training set, and the test set read once.
+
+    Folds keep the scans of a participant together, and the ranking is made anew in every fold.
+    """
+    maps = maps_for(division.train)
+    sides = _Sides.of(maps.lesions, positive, participants, division)
+    result, cell = select(sides.train, sides.labels, sides.participants[0], plan)
+    ranking = rank_voxels(sides.train, sides.labels)
+    refits = _refitted(sides, ranking, result)
+    chosen = int(np.flatnonzero(result.counts == cell.n_voxels)[0])
+    selection = _selection(ranking, result, refits, chosen)
+    return _evaluation(HONEST, division, maps, sides, selection, refits, plan)
+
+
+def select(
+    lesions: np.ndarray | Packed, positive: np.ndarray, participants: np.ndarray, plan: Plan
+) -> tuple[SweepResult, Cell]:
+    """Choose voxel count, C and gamma by cross-validation over participants, ranking in every fold."""
+    maps = lesions if isinstance(lesions, Packed) else Packed.of(lesions)
+    folds = make_folds(positive, participants, plan.cv_folds, by="participant", seed=plan.random_seed)
+
+    def tried(counts: tuple[int, ...]) -> SweepResult:
+        return sweep(maps, positive, folds, counts, GRID, Search(rerank=True, solver=plan.solver, progress=plan.detail))
+
+    counts = powers_of_two(maps.n_voxels)
+    result = tried(counts)
+    more = refine_counts(best_count(result).n_voxels, counts, plan.refine_limit)
+    if more:
+        result = merge(result, tried(more))
+    return result, best_count(result)
+
+
+def _refitted(sides: _Sides, ranking: Ranking, result: SweepResult) -> list[Refit]:
+    """Train the best cell of every count, each once."""
+    cells = [best_cell(result, i) for i in range(len(result.counts))]
+    return refit(sides.train, sides.labels, sides.test, cells, ranking.order)
+
+
+def _selection(ranking: Ranking, result: SweepResult, refits: Sequence[Refit], chosen: int) -> Selection:
+    ties = {int(n): ties_at(ranking, int(n)) for n in result.counts}
+    return Selection(ranking, result, tuple(each.cell for each in refits), chosen, ties)
+
+
+def _evaluation(
+    name: str,
+    division: Division,
+    maps: LesionMaps,
+    sides: _Sides,
+    selection: Selection,
+    refits: Sequence[Refit],
+    plan: Plan,
+) -> Evaluation:
+    cell, own = selection.cell, refits[selection.chosen]
+    voxels = selection.ranking.order[: cell.n_voxels]
+    model = model_of(own.trained, sides.train, voxels, cell.C, cell.gamma)
+    decisions = decide(model, sides.test)  # as anybody who loads the model decides
+    volumes, of_train = sides.test.sum(axis=1), sides.train.sum(axis=1)
+    return Evaluation(
+        name,
+        division,
+        maps,
+        selection,
+        model,
+        Scores(tuple(measures.performance(sides.labels, each.train) for each in refits), decide(model, sides.train)),
+        HeldOutScores(
+            tuple(measures.performance(sides.wanted, each.test) for each in refits),
+            decisions,
+            measures.bootstrap(sides.wanted, decisions, sides.participants[1], plan.bootstrap_draws, plan.random_seed),
+            measures.lesion_free(volumes, sides.wanted, decisions),
+            near_zero(decisions, REFIT_TOL),
+            {
+                "majority": measures.majority(sides.labels, sides.wanted),
+                "lesion_volume": measures.lesion_volume(
+                    of_train.astype(float), sides.labels, volumes.astype(float), sides.wanted
+                ),
+            },
+        ),
+    )
+
+
+# -- nested cross-validation ---------------------------------------------------------------------
+
+
+def outer_folds(positive: np.ndarray, participants: np.ndarray, n_folds: int, plan: Plan) -> tuple[Fold, ...]:
+    """Return the outer folds of the nested cross-validation, over participants."""
+    return make_folds(positive, participants, n_folds, by="participant", seed=plan.random_seed)
+
+
+def fold_numbers(outer: Sequence[Fold]) -> np.ndarray:
+    """Return the outer fold (N,) in which each scan is tested."""
+    place = np.zeros(sum(len(fold.validate) for fold in outer), int)
+    for number, fold in enumerate(outer):
+        place[fold.validate] = number
+    return place
+
+
+class OuterPart(NamedTuple):
+    """Lesion maps of an outer fold at the threshold of its training rows, (N, V) and (M, V): whatever the labels."""
+
+    train: np.ndarray
+    test: np.ndarray
+    packed: Packed
+
+    @classmethod
+    def of(cls, lesions: np.ndarray, fold: Fold) -> OuterPart:
+        """Take the two parts of maps of all scans."""
+        train = lesions[fold.train]
+        return cls(train, lesions[fold.validate], Packed.of(train))
+
+
+def decide_fold(part: OuterPart, labels: np.ndarray, participants: np.ndarray, plan: Plan) -> tuple[np.ndarray, Cell]:
+    """Return decision values (M,) of one outer fold's test scans, and the cell chosen in its training part.
+
+    ``labels`` and ``participants`` (N,) are those of the training part: of the others nothing is handed over.
+    """
+    _, cell = select(part.packed, labels, participants, plan)
+    order = part.packed.rank(labels, np.arange(len(labels))).order
+    return refit(part.train, labels, part.test, [cell], order)[0].test, cell
+
+
+def nested(
+    maps_for: MapsFor, positive: np.ndarray, participants: np.ndarray, outer: Sequence[Fold], plan: Plan
+) -> Nested:
+    """Test every scan once, out of fold: the whole leakage-free selection inside each outer training part."""
+    found = []
+    for number, fold in enumerate(outer, 1):
+        plan.tell(f"nested fold {number} of {len(outer)}")
+        part = OuterPart.of(maps_for(fold.train).lesions, fold)
+        found.append(decide_fold(part, positive[fold.train], participants[fold.train], plan))
+    return assemble(found, positive, participants, outer, plan)
+
+
+def assemble(
+    found: Sequence[tuple[np.ndarray, Cell]],
+    positive: np.ndarray,
+    participants: np.ndarray,
+    outer: Sequence[Fold],
+    plan: Plan,
+) -> Nested:
+    """Return the nested cross-validation of what `decide_fold` found in each outer fold, in their order."""
+    values, place = out_of_fold([each for each, _ in found], outer), fold_numbers(outer)
+    pooled = measures.performance(positive, values)
+    return Nested(
+        decisions=values,
+        fold=place,
+        cells=tuple(cell for _, cell in found),
+        performance=replace(pooled, auc=roc.auc_within(positive, values, place)),
+        bootstrap=measures.bootstrap(
+            positive, values, participants, plan.bootstrap_draws, plan.random_seed, fold=place
+        ),
+        pooled_auc=roc.auc(positive, values),
+    )
+
+
+def out_of_fold(values: Sequence[np.ndarray], outer: Sequence[Fold]) -> np.ndarray:
+    """Return the decision values (N,) of all scans from those of every outer fold's test scans."""
+    every = np.full(sum(map(len, values)), np.nan)
+    for fold, part in zip(outer, values, strict=True):
+        every[fold.validate] = part
+    return every

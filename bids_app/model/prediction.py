@@ -1,0 +1,233 @@
+"""A stored model applied to new scans: each scan's group, how sure, and how far it is from the training data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from bids_app import __version__
+from bids_app.bids.names import APP, Scan
+from bids_app.cohort import beliefs, lesion_maps
+from bids_app.cohort.covariates import identifiers
+from bids_app.errors import BadInputError
+from bids_app.files import formats
+from bids_app.image.atlas import brain_grid
+from bids_app.learning.classifier import decide
+from bids_app.model import explanation
+from bids_app.model.storage import nearest
+from bids_app.recommended import calibration, linear, neighbours
+from bids_app.recommended.features import lesion_free
+from bids_app.records.recommended import Neighbour
+from bids_app.records.results import StoredLinear, StoredModel
+
+TABLE = f"phenotype/{APP}_predictions"
+COLUMNS: dict[str, dict[str, object]] = {
+    "participant_id": {"Description": "Participant"},
+    "session_id": {"Description": "Session"},
+    "scan": {"Description": "Entities of the scan's file name"},
+    "prediction": {"Description": "Group: the positive one if decision_value is at least 0"},
+    "decision_value": {"Description": "Decision value of the support vector machine; no probability"},
+    "probability": {"Description": "Of the positive group, at this prevalence; recommended recipe only"},
+    "prevalence": {"Description": "Share of the positive group among those asked about that the probability assumes"},
+    "conformal_set": {
+        "Description": "Groups that the scan may belong to, at the model's coverage; recommended recipe only",
+        "Levels": {"both": "no decision: either group", "none": "no decision: unlike both groups"},
+    },
+    "reasons": {
+        "Description": "Recommended recipe: what lesions in named places, the lesion volume and the intercept add to "
+        "decision_value. Others: decision_value minus that without the lesion, for the lesions that change it most. "
+        "Left and right as on the template",
+    },
+    "lesion_volume_mni_ml": {"Description": "Lesions inside the template's brain", "Units": "ml"},
+    "nearest_scans": {
+        "Description": "The three training scans of either group whose lesions are most alike, with their distance: "
+        "that of square roots of smoothed, folded maps; recommended recipe only",
+    },
+    "n_voxels": {"Description": "Voxels the model looks at"},
+    "voxels_hit": {"Description": "Those of them that are lesioned"},
+    "nearest_training_distance": {
+        "Description": "Of those, how many differ from the most similar training scan; recommended recipe: the "
+        "distance of the first of nearest_scans",
+    },
+    "out_of_range": {
+        "Description": "Decision value outside the training scans', or farther from the nearest training scan than "
+        "any training scan is from its own nearest: the prediction is an extrapolation",
+        "Levels": {"True": "extrapolation", "False": "within the training data"},
+    },
+    "lesion_free": {
+        "Description": "No lesion inside the template's brain: the prediction says nothing about lesions",
+        "Levels": {"True": "no lesion", "False": "some lesion"},
+    },
+    "model_digest": {"Description": "SHA-256 of the model that predicted this row"},
+}
+NUMBERS = ("decision_value", "probability", "prevalence", "lesion_volume_mni_ml", "nearest_training_distance")
+
+
+def predict(
+    stored: StoredModel | StoredLinear,
+    scans: Sequence[Scan],
+    output_dir: Path,
+    cache_dir: Path,
+    nprocs: int = 1,
+    prevalence: float | None = None,
+) -> pd.DataFrame:
+    """Return one row a scan, with the columns of `COLUMNS`; those that a model has nothing for are missing.
+
+    Parameters
+    ----------
+    stored : StoredModel or StoredLinear
+    scans : sequence of Scan
+        Finished at the participant level, in ``output_dir``.
+    output_dir, cache_dir, nprocs
+        As in `lesion_maps.Source`; lesion maps are taken at the model's own threshold.
+    prevalence : float, optional
+        Of the probabilities; None: the stored model's.
+
+    Raises
+    ------
+    MissingInputError, BadInputError
+        As `lesion_maps.load`.
+    """
+    lesions = lesions_of(stored, scans, output_dir, cache_dir, nprocs)
+    ids = [identifiers(scan.name) for scan in scans]
+    of_scans = {
+        "participant_id": [each["participant_id"] for each in ids],
+        "session_id": [each.get("session_id") for each in ids],
+        "scan": [scan.name for scan in scans],
+        "lesion_volume_mni_ml": lesions.sum(axis=1) * brain_grid(3).voxel_ml,
+        "lesion_free": lesion_free(lesions),
+        "model_digest": stored.digest,
+    }
+    if isinstance(stored, StoredLinear):
+        table = pd.DataFrame(of_scans | _by_linear(stored, lesions, prevalence))
+    else:
+        table = pd.DataFrame(of_scans | _by_voxels(stored, lesions))
+    return table.reindex(columns=list(COLUMNS))
+
+
+def lesions_of(
+    stored: StoredModel | StoredLinear, scans: Sequence[Scan], output_dir: Path, cache_dir: Path, nprocs: int
+) -> np.ndarray:
+    """Return lesion maps (N, V) as a model's own were made: at its threshold, or against its norm.
+
+    Raises
+    ------
+    MissingInputError, BadInputError
+        As `lesion_maps.load` and `beliefs.load`.
+    """
+    purpose = stored.purpose
+    if purpose.norm is not None:
+        return beliefs.over_norm(beliefs.load(scans, output_dir), purpose.norm)
+    source = lesion_maps.Source(tuple(scans), output_dir, purpose.lesion_map, cache_dir, nprocs)
+    return lesion_maps.load(source, purpose.threshold.value, given=purpose.threshold.origin == "given")
+
+
+def _by_voxels(stored: StoredModel, lesions: np.ndarray) -> dict[str, object]:
+    chosen = lesions[:, stored.model.voxels]
+    decisions = decide(stored.model, lesions)
+    distances = nearest(chosen, stored.patterns)
+    low, high = _numbers(stored, "decision_range", 2)
+    (farthest,) = _numbers(stored, "nearest_distance_max", 1)
+    return {
+        "prediction": np.where(decisions >= 0, *stored.purpose.levels),
+        "decision_value": decisions,
+        "reasons": [explanation.lesion_words(explanation.leave_out(stored.model, each)) for each in lesions],
+        "n_voxels": len(stored.model.voxels),
+        "voxels_hit": chosen.sum(axis=1),
+        "nearest_training_distance": distances.astype(int),
+        "out_of_range": _outside(decisions, low, high) | (distances > farthest),
+    }
+
+
+def _by_linear(stored: StoredLinear, lesions: np.ndarray, prevalence: float | None) -> dict[str, object]:
+    grid, by = brain_grid(3), stored.calibration
+    decisions = linear.decisions(stored.model, lesions, grid.data, grid.affine)
+    sets = calibration.sets(by, decisions, lesion_free(lesions), stored.coverage)
+    own = neighbours.sketch(lesions, grid.data, grid.affine)
+    near = [neighbours.nearest(each, stored.seen.sketches, by.positive, stored.seen.scans) for each in own]
+    apart = np.array([min(each.distance for group in found.values() for each in group) for found in near])
+    names = {(True, False): stored.purpose.levels[0], (False, True): stored.purpose.levels[1], (True, True): "both"}
+    assumed = stored.prevalence if prevalence is None else prevalence
+    return {
+        "prediction": np.where(decisions >= 0, *stored.purpose.levels),
+        "decision_value": decisions,
+        "probability": calibration.probability(by, decisions, assumed),
+        "prevalence": assumed,
+        "conformal_set": [names.get((bool(a), bool(b)), "none") for a, b in sets],
+        "reasons": [explanation.words(explanation.explain(stored.model, each)) for each in lesions],
+        "nearest_scans": [_neighbours(found, stored.purpose.levels) for found in near],
+        "nearest_training_distance": apart,
+        "out_of_range": _outside(decisions, float(by.decisions.min()), float(by.decisions.max()))
+        | (apart > stored.seen.farthest + 1e-6),  # single precision
+    }
+
+
+def _neighbours(found: Mapping[bool, Sequence[Neighbour]], levels: tuple[str, str]) -> str:
+    return "; ".join(
+        f"{level}: " + ", ".join(f"{each.scan} {each.distance:.2f}" for each in found[group])
+        for level, group in zip(levels, (True, False), strict=True)
+    )
+
+
+def _outside(decisions: np.ndarray, low: float, high: float) -> np.ndarray:
+    # a decision is a sum of rounded terms: another order of summation must not put a training scan out of range
+    slack = 1e-9 * max(1.0, abs(low), abs(high))
+    outside: np.ndarray = (decisions < low - slack) | (decisions > high + slack)
+    return outside
+
+
+def write(table: pd.DataFrame, output_dir: Path) -> Path:
+    """Write ``phenotype/bids_app_predictions.tsv`` and its sidecar; return the table's path.
+
+    Rows of earlier runs stay where this table has no row of the scan.
+
+    Raises
+    ------
+    BadInputError
+        The table of earlier runs cannot be read.
+    """
+    path = output_dir / f"{TABLE}.tsv"
+    if path.exists():
+        before = formats.read_tsv(path, required=("scan", "decision_value", "model_digest")).reindex(
+            columns=list(COLUMNS)
+        )
+        others = before[~before["scan"].isin(table["scan"])]
+        table = pd.concat([part.astype(object) for part in (others, table) if len(part)] or [table])
+    formats.write_tsv(path, table[list(COLUMNS)].sort_values("scan"))
+    about: dict[str, object] = {
+        "MeasurementToolMetadata": {
+            "Description": f"{APP} {__version__}: support vector machine on lesions of brain FLAIR, one row a scan. "
+            "Research software, no medical device; valid only where other diseases have been excluded."
+        }
+    }
+    formats.write_json(output_dir / f"{TABLE}.json", about | COLUMNS)
+    return path
+
+
+def read(output_dir: Path) -> list[dict[str, object]]:
+    """Return the rows that a report shows, without the model's digest; none where nothing was predicted."""
+    path = output_dir / f"{TABLE}.tsv"
+    if not path.exists():
+        return []
+    table = formats.read_tsv(path, required=tuple(COLUMNS)).drop(columns="model_digest").dropna(axis=1, how="all")
+    rows = table.fillna("").to_dict("records")
+    return [{str(key): _read(str(key), value) for key, value in row.items()} for row in rows]
+
+
+def _read(column: str, value: object) -> object:
+    """Return a cell, a number where the column has numbers (tables are read as text)."""
+    try:
+        return float(str(value)) if column in NUMBERS else value
+    except ValueError:
+        return value
+
+
+def _numbers(stored: StoredModel, key: str, count: int) -> tuple[float, ...]:
+    """Return numbers from what the model says of its training data."""
+    values = np.ravel(np.asarray(stored.training.get(key, ()), dtype=object))
+    if len(values) != count or not all(isinstance(value, (int, float)) for value in values):
+        raise BadInputError(f"its training data lack {key}", "model.json", "train the model again")
+    return tuple(float(value) for value in values)

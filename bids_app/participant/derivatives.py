@@ -1,0 +1,145 @@
+"""Writes what the chain found as BIDS derivatives; last the mark that says that the scan is finished."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from bids_app.bids.names import Scan
+from bids_app.drawing import scan_figures
+from bids_app.files import atomic, formats
+from bids_app.image.geometry import Frame
+from bids_app.lesions.kinds import prefix
+from bids_app.participant import sidecars, transforms
+from bids_app.participant.marks import mark_path, read_mark
+from bids_app.records.lesions import Analysis, LesionMap
+from bids_app.records.scan import Origin, Summary
+
+LESION_KEYS = ("lesion", "cleaned", "lesion_mni", "cleaned_mni")  # the images that depend on the threshold
+FIGURES = ("registration", "tissues", "belief", "lesions", "template", "histogram")
+LESION_FIGURES = ("belief", "lesions", "template", "histogram")
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where the outputs of a scan go: the output directory, and the rows of `OUTPUTS` that are wanted."""
+
+    scan: Scan
+    output_dir: Path
+    keys: Sequence[str]
+
+    def path(self, key: str) -> Path:
+        """Return the path of an output."""
+        return self.output_dir / self.scan.output(key)
+
+
+def write(target: Target, found: Analysis, frame: Frame, origin: Origin, before: Summary | None = None) -> Summary:
+    """Write the derivatives of a scan with their sidecars, its figures, and last its mark.
+
+    Parameters
+    ----------
+    target : Target
+    found : Analysis
+        On the frame's grid.
+    frame : Frame
+        Of the scan: native images go back to the axes it is stored in, transforms to its world.
+    origin : Origin
+    before : Summary, optional
+        What was finished at another threshold: only what depends on the threshold is then written.
+
+    Raises
+    ------
+    CannotCreateError, WriteFailedError
+        The output directory is read-only or full.
+    """
+    scan, output_dir = target.scan, target.output_dir
+    _clear(target)
+    for key in target.keys:
+        if key in LESION_KEYS or not before:
+            _write_image(target, key, found, frame)
+    for key, content in sidecars.of(scan, found, target.keys).items():
+        formats.write_json(formats.sidecar(target.path(key)), content)
+    places = {key: f"{scan.participant}/figures/{scan.name}_desc-{key}_FLAIR.png" for key in FIGURES}
+    for key, picture in _draw(found, LESION_FIGURES if before else FIGURES).items():
+        formats.write_bytes(output_dir / places[key], picture)
+    summary = Summary(
+        scan=scan.name,
+        origin=origin,
+        checks=found.checks,
+        warnings=found.warnings,
+        measures=found.measures,
+        outputs=tuple(scan.output(key) for key in target.keys),
+        figures=places,
+    )
+    formats.write_json(mark_path(output_dir, scan.name), asdict(summary))
+    return summary
+
+
+def _write_image(target: Target, key: str, found: Analysis, frame: Frame) -> None:
+    native, normalised, alignment = _native(found), _normalised(found), found.anatomy.fit.alignment
+    if key in native:
+        formats.write_nifti(target.path(key), frame.outward(native[key]), frame.original.affine)
+    elif key in normalised:
+        formats.write_nifti(target.path(key), normalised[key], found.anatomy.belief.mni.affine)
+    else:
+        source = {"forward": alignment.forward, "inverse": alignment.inverse}[key]
+        transforms.write(Path(source), target.path(key), frame.offset, to_scan=key == "forward")
+
+
+def _clear(target: Target) -> None:
+    """Make way: no mark until the end, nothing half written of a killed run, nothing old that is not wanted now."""
+    scan, output_dir = target.scan, target.output_dir
+    old = read_mark(output_dir, scan.name)
+    mark_path(output_dir, scan.name).unlink(missing_ok=True)
+    for folder in (output_dir / scan.folder, output_dir / scan.participant / "figures"):
+        atomic.remove_parts(folder, f"{scan.name}_")
+    for path in set(old.outputs if old else ()) - {scan.output(key) for key in target.keys}:
+        (output_dir / path).unlink(missing_ok=True)
+        formats.sidecar(output_dir / path).unlink(missing_ok=True)
+
+
+def _native(found: Analysis) -> dict[str, np.ndarray]:
+    tissues = found.anatomy.fit.tissues
+    return {
+        "preproc": found.anatomy.fit.flair.data,
+        "brain": tissues.mask,
+        "dseg": tissues.labels,
+        **{key: np.round(share, 3) for key, share in (("gm", tissues.gm), ("wm", tissues.wm), ("csf", tissues.csf))},
+        "belief": found.anatomy.belief.native.data,
+        **_lesions(found, lambda each: each.native),
+        "probability": found.lesions.soft,
+    }
+
+
+def _normalised(found: Analysis) -> dict[str, np.ndarray]:
+    return {
+        "belief_mni": found.anatomy.belief.mni.data,
+        **{f"{key}_mni": mask for key, mask in _lesions(found, lambda each: each.mni).items()},
+        "probability_mni": found.lesions.soft_mni,
+    }
+
+
+def _lesions(found: Analysis, part: Callable[[LesionMap], np.ndarray]) -> dict[str, np.ndarray]:
+    """Return one part of each lesion map by its key in the table of outputs."""
+    return {prefix(name): part(each) for name, each in found.lesions.maps.items()}
+
+
+def _draw(found: Analysis, wanted: Collection[str]) -> dict[str, bytes]:
+    anatomy, lesions = found.anatomy, found.lesions
+    flair, tissues, grid = anatomy.fit.flair, anatomy.fit.tissues, anatomy.belief.mni
+    warped = anatomy.warped or grid  # read back: then the registration is not drawn
+    labels, values, threshold = tissues.labels, anatomy.belief.native.data, lesions.threshold
+    drawers: dict[str, Callable[[], bytes]] = {
+        "registration": lambda: scan_figures.registration(flair, anatomy.fit.priors, tissues.mask, warped),
+        "tissues": lambda: scan_figures.tissues(flair, tissues),
+        "belief": lambda: scan_figures.belief(anatomy.belief.native, tissues.mask, threshold),
+        "lesions": lambda: scan_figures.lesions(flair, {name: each.native for name, each in lesions.maps.items()}),
+        "template": lambda: scan_figures.template(grid.like(lesions.maps["published"].mni), grid),
+        "histogram": lambda: scan_figures.histogram(
+            values[(labels == 1) | (labels == 2)], values[labels == 1], threshold
+        ),
+    }
+    return {key: draw() for key, draw in drawers.items() if key in wanted}

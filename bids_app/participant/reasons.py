@@ -1,0 +1,89 @@
+"""Why each scan was predicted so: its contribution map, and the figure of its report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from bids_app.bids.names import SPACE, Scan
+from bids_app.cohort import labels
+from bids_app.drawing.reasons_figure import reasons
+from bids_app.files import formats
+from bids_app.image import atlas
+from bids_app.model import explanation, prediction
+from bids_app.records.reasons import LeftOut, Reasons
+from bids_app.records.results import StoredLinear, StoredModel
+
+MAP = "contribution"
+
+
+def figure_path(scan: str, participant: str) -> str:
+    """Return the path of a scan's figure, relative to the output directory."""
+    return f"{participant}/figures/{scan}_desc-reasons_FLAIR.png"
+
+
+def write(
+    stored: StoredLinear | StoredModel, scans: Sequence[Scan], output_dir: Path, cache_dir: Path, nprocs: int
+) -> None:
+    """Write map and figure of every scan; maps are taken at the model's own threshold.
+
+    Raises
+    ------
+    MissingInputError, BadInputError
+        As `prediction.lesions_of`.
+    """
+    key = labels.MAPS[stored.purpose.lesion_map] if stored.purpose.norm is None else "belief_mni"
+    made = prediction.lesions_of(stored, scans, output_dir, cache_dir, nprocs)
+    for scan, lesions in zip(scans, made, strict=True):
+        found = (
+            explanation.explain(stored.model, lesions)
+            if isinstance(stored, StoredLinear)
+            else explanation.leave_out(stored.model, lesions)
+        )
+        path = output_dir / scan.output(MAP)
+        volume = atlas.on_grid(found.parts.astype(np.float32), 0)
+        formats.write_nifti(path, volume.data, volume.affine)
+        about = {
+            **_about(found),
+            "SpatialReference": SPACE,
+            "Resolution": "3 mm isotropic",
+            "Sources": [f"bids::{scan.output(key)}"],
+            "DecisionValue": found.decision,
+            "PlaceDefinitions": explanation.DEFINITIONS,
+            "ModelDigest": stored.digest,
+        }
+        formats.write_json(formats.sidecar(path), about)
+        picture = reasons(found, _belief(output_dir / scan.output("belief_mni")), stored.purpose.levels)
+        formats.write_bytes(output_dir / figure_path(scan.name, scan.participant), picture)
+
+
+def _about(found: Reasons | LeftOut) -> dict[str, object]:
+    """Return what the values of a scan's map are, and their sums or the lesions behind them."""
+    if isinstance(found, Reasons):
+        return {
+            "Description": "What each lesion voxel adds to the decision value of the recommended recipe's model: with "
+            "VolumePart and Intercept it sums to DecisionValue",
+            "VolumePart": found.volume,
+            "Intercept": found.intercept,
+            "Places": found.places,
+        }
+    lesions = [
+        {"Place": each.place, "CentreMm": each.centre, "VolumeMl": each.volume_ml, "Change": each.change}
+        for each in found.lesions
+    ]
+    return {
+        "Description": "Decision value minus that without the lesion which the voxel belongs to; the changes of all "
+        "lesions do not sum to DecisionValue",
+        "Lesions": lesions,
+    }
+
+
+def _belief(path: Path) -> np.ndarray | None:
+    """Return the normalised belief over the template's brain voxels (V,); None where it was not kept."""
+    grid = atlas.brain_grid(3)
+    if not path.exists() or formats.open_nifti(path).shape != grid.data.shape:
+        return None
+    inside: np.ndarray = formats.read_nifti(path)[0][grid.data]
+    return inside
