@@ -10,9 +10,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from chromium import axe, chromium, visit  # noqa: F401
 
-from bids_app import phantom
 from bids_app.__main__ import main
+from bids_app.phantom import dataset
+from bids_app.phantom.records import Design
 
 LONG = bool(os.environ.get("LONG_TESTS"))
 
@@ -63,7 +65,8 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """Raw data set and truth: one participant with RRMS and one, lesion-free, with NMOSD; a scan each."""
     folder = tmp_path_factory.mktemp("tiny")
     raw, truth = folder / "raw", folder / "truth"
-    phantom.make_dataset(raw, truth, n_positive=1, n_negative=1, sessions=(1,), spacing=(2.0, 2.0, 4.0), seed=1)
+    design = Design(n_positive=1, n_negative=1, sessions=(1,), spacing=(2.0, 2.0, 4.0))
+    dataset.make_dataset(raw, truth, design, seed=1)
     return raw, truth
 
 

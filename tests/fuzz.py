@@ -25,11 +25,17 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
-from bids_app import bids, covariates, files, intake, modelfile, ratings, tables
-from bids_app.classifier import decide
+from bids_app.bids import names as bids
+from bids_app.bids import query
+from bids_app.cohort import covariates, labels, ratings
 from bids_app.errors import BidsAppError
-from bids_app.geometry import canonical, centred
-from bids_app.records import Model, Threshold
+from bids_app.files import formats
+from bids_app.image import intake
+from bids_app.image.geometry import canonical, centred
+from bids_app.learning.classifier import decide
+from bids_app.model import storage
+from bids_app.records.cohort import Model
+from bids_app.records.results import Purpose, Threshold
 
 SCANS = ("sub-01_ses-1", "sub-02_ses-1")
 LEVELS = ("RRMS", "NMOSD")
@@ -104,14 +110,13 @@ def harmed_zip(content: bytes, rng: np.random.Generator) -> bytes:
     if rng.random() < 0.4:
         return mutated(content, rng)
     target = io.BytesIO()
-    with zipfile.ZipFile(io.BytesIO(content)) as source, zipfile.ZipFile(target, "w") as made:
+    packing = zipfile.ZIP_DEFLATED if rng.random() < 0.1 else zipfile.ZIP_STORED
+    with zipfile.ZipFile(io.BytesIO(content)) as source, zipfile.ZipFile(target, "w", packing) as made:
         names = source.namelist()
         chosen = names[rng.integers(len(names))]
         for name in names:
             member = source.read(name)
-            if name == chosen:
-                member = harmed_json(member, rng) if name.endswith(".json") else mutated(member, rng)
-            made.writestr(name, member)
+            made.writestr(name, mutated(member, rng) if name == chosen else member)
     return target.getvalue()
 
 
@@ -170,9 +175,9 @@ def nifti() -> bytes:
 def read_scan(folder: Path) -> object:
     """All that the participant level does with a file before the heavy work."""
     path = folder / "scan.nii.gz"
-    image = files.open_nifti(path)
+    image = formats.open_nifti(path)
     intake.check_header(image)
-    volume, _, _ = intake.to_volume(image, files.read_nifti(path)[0])
+    volume, _, _ = intake.to_volume(image, formats.read_nifti(path)[0])
     seen = centred(canonical(volume))
     if not np.isfinite(seen.data).all() or not np.isfinite(seen.affine).all():
         raise ArithmeticError("a volume that is not finite")
@@ -182,23 +187,23 @@ def read_scan(folder: Path) -> object:
 def read_tables(folder: Path) -> object:
     """Participants, sessions and quality, as the group level reads them."""
     scans = [bids.Scan((("sub", name[4:6]), ("ses", "1")), "") for name in SCANS]
-    return tables.label(scans, folder, folder, group_column=None, positive=LEVELS[0], negative=LEVELS[1])
+    return labels.label(scans, labels.Tables(folder, folder, None, LEVELS))
 
 
 def read_model(folder: Path) -> object:
-    """As `modelfile.load`, then the model in use; seals are made anew, as an enemy would, half of the time."""
+    """As `storage.load`, then the model in use; seals are made anew, as an enemy would, half of the time."""
     path = folder / "model.json"
     kept = path.read_bytes()
     if len(kept) % 2:
         try:
             content = json.loads(kept)
-            content["sha256"] = {name: modelfile._sha(folder / name) for name in content["sha256"]}
-            content["digest"] = modelfile._digest(content)
+            content["sha256"] = {name: storage._sha(folder / name) for name in content["sha256"]}
+            content["digest"] = storage._digest(content)
             path.write_text(json.dumps(content))
         except (ValueError, TypeError, KeyError, AttributeError, OSError):
             path.write_bytes(kept)
     try:
-        stored = modelfile.load(folder)
+        stored = storage.load(folder)
     finally:
         path.write_bytes(kept)
     if not np.isfinite(decide(stored.model, np.zeros((1, 50_000), bool))).all():
@@ -212,7 +217,7 @@ def model_files() -> dict[str, bytes]:
     model = Model(np.array([5, 3, 99, 7]), lesions[:3], np.array([0.5, -0.25, -0.25]), 0.1, 1.0, 0.25)
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
-        modelfile.save(model, place, levels=LEVELS, threshold=Threshold(0.32, "given"), lesion_map="published",
+        storage.save(model, place, purpose=Purpose(LEVELS, Threshold(0.32, "given"), "published"),
                        protocol="leakage-free", training={"n_scans": 9}, train_lesions=lesions)  # fmt: skip
         return {path.name: path.read_bytes() for path in sorted(place.iterdir())}
 
@@ -238,16 +243,18 @@ def targets() -> dict[str, Target]:
             lambda f: ratings.read_decisions(f / "r.tsv", SCANS, LEVELS), {"r.tsv": decisions}, harmed_table
         ),
         "sheet": Target(
-            lambda f: ratings.read_sheet(f / "s.tsv", f / "k.tsv", LEVELS), {"s.tsv": sheet, "k.tsv": key}, harmed_table
+            lambda f: ratings.read_sheets([f / "s.tsv"], f / "k.tsv", LEVELS),
+            {"s.tsv": sheet, "k.tsv": key},
+            harmed_table,
         ),
-        "division": Target(lambda f: tables.read_division(f / "d.tsv", SCANS), {"d.tsv": division}, harmed_table),
-        "filter": Target(lambda f: bids.read_filters(f / "f.json"), {"f.json": filters}, harmed_json),
+        "division": Target(lambda f: labels.read_division(f / "d.tsv", SCANS), {"d.tsv": division}, harmed_table),
+        "filter": Target(lambda f: query.read_filters(f / "f.json"), {"f.json": filters}, harmed_json),
     }
 
 
 def _by_kind(name: str, content: bytes, target: Target, rng: np.random.Generator) -> bytes:
     """Harm a file as its kind asks; a model is made of several kinds."""
-    harms = {".nii.gz": harmed_nifti, ".skops": harmed_zip, ".json": harmed_json, ".libsvm": mutated}
+    harms = {".nii.gz": harmed_nifti, ".npz": harmed_zip, ".json": harmed_json, ".libsvm": mutated}
     return next((harm for end, harm in harms.items() if name.endswith(end)), target.harm)(content, rng)
 
 
@@ -263,7 +270,7 @@ def run(name: str, seconds: float, *, seed: int = 0, most: int | None = None) ->
         warnings.simplefilter("ignore")
         folder = Path(place)
         for path, content in target.good.items():
-            files.write_bytes(folder / path, content)
+            formats.write_bytes(folder / path, content)
         target.read(folder)  # what is not harmed is read
         while time.monotonic() - began < seconds and (most is None or number < most):
             rng = np.random.default_rng([seed, number])
@@ -301,8 +308,8 @@ def main() -> int:
         for failure in failures:
             folder = args.failures / f"{name}-{args.seed}-{failure.number}"
             for path, content in failure.files.items():
-                files.write_bytes(folder / path, content)
-            files.write_text(folder / "error.txt", "".join(traceback.format_exception(failure.error)))
+                formats.write_bytes(folder / path, content)
+            formats.write_text(folder / "error.txt", "".join(traceback.format_exception(failure.error)))
         found += len(failures)
     return 1 if found else 0
 

@@ -24,28 +24,31 @@ from typing import Any
 
 QUICK = "QUICK_FOUND" in os.environ
 if QUICK:  # what is not used here need not be imported: seconds for each process
-    for name in ("ants", "bids_app.figures"):
+    for name in ("ants", "bids_app.drawing.scan_figures"):
         sys.modules[name] = ModuleType(name)
 
-from bids_app import worker  # noqa: E402
+from bids_app.participant import worker  # noqa: E402
 
 PICTURE = b"a picture"
 
 
 def prepare(raw: Path, done: Path, folder: Path) -> Path:
     """Write what was found in the first scan of a finished data set into ``folder``; return the file."""
-    from bids_app import chain, files, marks, rethreshold
-    from bids_app.bids import find_scans
-    from bids_app.records import Volume
+    from bids_app.bids.query import find_scans
+    from bids_app.files import formats
+    from bids_app.image.geometry import Frame
+    from bids_app.lesions import maps
+    from bids_app.participant import marks, rethreshold
+    from bids_app.records.scan import Volume
 
     scan = find_scans(raw)[0][0]
     mark = marks.read_mark(done, scan.name)
     assert mark
-    original = Volume(*files.read_nifti(raw / scan.path))
+    frame = Frame(Volume(*formats.read_nifti(raw / scan.path)))
     folder.mkdir(parents=True)
-    anatomy = rethreshold.restored(scan, original, done, mark, folder)
+    anatomy = rethreshold.restored(scan, frame, done, mark, folder)
     path = folder / "found.pickle"
-    path.write_bytes(pickle.dumps(chain.find_lesions(anatomy, 0.32)))
+    path.write_bytes(pickle.dumps(maps.find_lesions(anatomy, 0.32)))
     return path
 
 
@@ -55,12 +58,15 @@ def _found() -> Any:
 
 
 def _analyse(task: worker.Task, volume: Any, known: Any, warnings: Any, digests: Any, again: Any) -> Any:
-    from bids_app import derivatives
+    from bids_app.image.geometry import Frame
+    from bids_app.participant import derivatives
+    from bids_app.records.scan import Origin
 
     _harm(task.scan.name)
     derivatives._draw = lambda found, wanted: dict.fromkeys(wanted, PICTURE)
-    found = {"digests": digests, "parameters": task.parameters, "keys": task.keys}
-    return derivatives.write(task.scan, _found(), volume, task.output_dir, **found)
+    origin = Origin(task.scan.path, *digests, dict(task.parameters), {}, {})
+    target = derivatives.Target(task.scan, task.output_dir, task.keys)
+    return derivatives.write(target, _found(), Frame(volume), origin)
 
 
 def _harm(scan: str) -> None:
@@ -86,10 +92,10 @@ def _harm(scan: str) -> None:
 
 
 def _kill_at_third_image() -> None:
-    from bids_app import files
+    from bids_app.files import formats
 
     count = [0]
-    whole = files.gzip.compress
+    whole = formats.gzip.compress
 
     def compress(*args: Any, **kwargs: Any) -> bytes:
         count[0] += 1
@@ -97,7 +103,7 @@ def _kill_at_third_image() -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         return whole(*args, **kwargs)
 
-    files.gzip.compress = compress
+    formats.gzip.compress = compress
 
 
 if QUICK:

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest, chi2
 from sklearn.metrics import cohen_kappa_score
 
-from bids_app import agreement, evaluation
 from bids_app.errors import BadInputError
+from bids_app.learning import agreement, measures
 
 
 def reads(n: int, seed: int, same: float) -> tuple[np.ndarray, np.ndarray]:
@@ -98,8 +98,8 @@ def test_table2_is_made_of_the_single_comparisons() -> None:
     found = agreement.table2(positive, svm, {"A": first, "B": second}, {"A": repeat})
 
     assert list(found.performance) == ["SVM", "A", "B"]
-    assert found.performance["SVM"] == evaluation.called(positive, svm)
-    assert found.performance["B"] == evaluation.called(positive[10:], second[10:] == 1)
+    assert found.performance["SVM"] == measures.called(positive, svm)
+    assert found.performance["B"] == measures.called(positive[10:], second[10:] == 1)
     (intra,), (inter,) = found.intra, found.inter
     assert (intra.first, intra.second, intra.n) == ("A", "A", 40)
     assert intra.kappa == agreement.kappa(first[20:60], repeat[20:60])

@@ -3,105 +3,129 @@
 from __future__ import annotations
 
 import ast
+import graphlib
 import json
+import re
+import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-import bids_app
+sys.path.insert(0, str(Path(__file__).parents[1] / "docs"))
+import rooms
+from arrows import HOUSE, arrows_of, imports_of, path_of, tree_of
 
-ROOM = Path(bids_app.__file__).parent
-NOUNS = ["errors", "records", "options"]
-PURE = [
-    *("geometry", "atlas", "intake", "pose", "affine", "normalize", "tissue", "lesion", "quality"),
-    *("cohort", "ranking", "kernels", "solver", "classifier", "sweep"),
-    *("evaluation", "agreement", "baseline", "protocols"),
-]
-RIMS = [
-    *("tsvtext", "places", "files", "arrayfile", "bids", "marks", "engine", "validation", "transformfile"),
-    *("covariates", "tables", "maps", "ratings", "modelfile", "prediction"),
-    *("panels", "figures", "report", "sidecars", "derivatives"),
-    *("group_charts", "group_slices", "group_figures", "group_tables", "group_sections", "group_report"),
-    "group_outputs",
-]
-RECIPES = ["chain", "rethreshold", "worker", "participant", "permutation", "group"]
-RECIPES += ["phantom_cohort", "phantom", "__main__"]
-ORDER = [*NOUNS, *PURE, *RIMS, *RECIPES]  # a room imports only from rooms before it
 OUTSIDE = {"io", "logging", "time", "datetime", "os", "random", "shutil", "subprocess", "tempfile"}
 UNSAFE = {"pickle", "cPickle", "cloudpickle", "dill", "joblib", "shelve", "marshal"}
 HEAVY = {"numpy", "scipy", "pandas", "ants", "nibabel", "nilearn", "bids", "matplotlib", "sklearn", "numba"}
+MOST_MODULES, MOST_LINES = 14, 320
+ORDER = list(rooms.modules())
+PURE = [name for name in ORDER if name.split(".")[0] in rooms.PURE]
 
 
-def tree_of(room: str) -> ast.Module:
-    """The room's code; where it is a folder, that of all its files."""
-    folder = ROOM / room
-    files = sorted(folder.glob("*.py")) if folder.is_dir() else [ROOM / f"{room}.py"]
-    return ast.Module([ast.parse(file.read_text(encoding="utf-8")) for file in files], [])  # type: ignore[arg-type]
+def found(house: Path = HOUSE) -> list[str]:
+    """Dotted names of all modules that hold code, below the package."""
+    paths = [path for path in house.rglob("*.py") if path.name != "__init__.py"]
+    return [".".join(path.relative_to(house).with_suffix("").parts) for path in paths]
 
 
-def at_run_time(tree: ast.AST) -> Iterator[ast.AST]:
-    """Every node but those under ``if TYPE_CHECKING``, which are never executed."""
-    for node in ast.iter_child_nodes(tree):
-        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
-            continue
-        yield node
-        yield from at_run_time(node)
+def upward(house: Path = HOUSE) -> list[str]:
+    """Every import of a module that the list names later, with its place."""
+    place = {name: number for number, name in enumerate(ORDER)}
+    return [
+        f"bids_app/{module.replace('.', '/')}.py:{line} imports {other}, which comes after it"
+        for module in ORDER
+        for line, other in arrows_of(module, house)
+        if place[other] >= place[module]
+    ]
 
 
-def imports_of(room: str) -> set[str]:
-    """Full names of what a room imports: ``bids_app.files``, ``numpy.random``, ..."""
-    names = set()
-    for node in at_run_time(tree_of(room)):
-        if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{room} has a relative import"
-            names |= {f"{node.module}.{alias.name}" for alias in node.names}
-    return names
+def circle(house: Path = HOUSE) -> list[str]:
+    """The modules of one circle, if there is any."""
+    graph = {module: {other for _, other in arrows_of(module, house)} for module in ORDER}
+    try:
+        list(graphlib.TopologicalSorter(graph).static_order())
+    except graphlib.CycleError as error:
+        return list(error.args[1])
+    return []
 
 
-def rooms_of(room: str) -> set[str]:
-    parts = [name.split(".") for name in imports_of(room)]
-    return {p[1] for p in parts if p[0] == "bids_app" and len(p) > 1 and p[1] not in ("__version__", room)}
+def test_the_list_names_every_module_once() -> None:
+    assert sorted(ORDER) == sorted(found())
 
 
-def test_the_list_names_every_room_once() -> None:
-    assert sorted(ORDER) == sorted(
-        {path.parent.name for path in ROOM.glob("*/*.py")} | {path.stem for path in ROOM.glob("*.py")} - {"__init__"}
-    )
+def test_imports_go_down() -> None:
+    assert not upward()
+    assert not circle()
+    assert sum(len(arrows_of(module)) for module in ORDER) > 150  # else nothing was read
 
 
-@pytest.mark.parametrize("room", ORDER)
-def test_imports_go_down(room: str) -> None:
-    above = rooms_of(room) - set(ORDER[: ORDER.index(room)])
-    assert not above, f"{room} imports {sorted(above)}, which come after it"
+@pytest.mark.parametrize(
+    ("module", "line", "says"),
+    [
+        ("image.lesion", "from bids_app.image.chain import TURNED", "image/lesion.py"),
+        ("records.need", "if TYPE_CHECKING:\n    from bids_app.records.scan import Volume", "records/need.py"),
+        ("files.tsv", "def late():\n    from bids_app.group import recipe", "files/tsv.py"),
+    ],
+)
+def test_a_planted_import_upwards_is_found(module: str, line: str, says: str, tmp_path: Path) -> None:
+    house = planted(module, line, tmp_path)
+    found = upward(house)
+    assert len(found) == 1
+    assert f"bids_app/{says}:" in found[0]
 
 
-@pytest.mark.parametrize("room", PURE)
-def test_pure_rooms_know_no_disk_clock_or_log(room: str) -> None:
-    assert not rooms_of(room) & {*RIMS, *RECIPES}
-    assert not {name.split(".")[0] for name in imports_of(room)} & OUTSIDE
-    calls = [n.func for n in ast.walk(tree_of(room)) if isinstance(n, ast.Call)]
+def test_a_planted_circle_is_found(tmp_path: Path) -> None:
+    house = planted("records.need", "if TYPE_CHECKING:\n    from bids_app.records.scan import Volume", tmp_path)
+    assert {"records.need", "records.scan"} <= set(circle(house))
+
+
+def planted(module: str, line: str, folder: Path) -> Path:
+    """A copy of the package in which a module has one line more."""
+    house = folder / "bids_app"
+    shutil.copytree(HOUSE, house, ignore=shutil.ignore_patterns("__pycache__", "templates"))
+    path = path_of(module, house)
+    path.write_text(f"{path.read_text(encoding='utf-8')}\n\n{line}\n", encoding="utf-8")
+    return house
+
+
+def test_no_folder_and_no_module_is_too_long() -> None:
+    folders = {path.parent for path in HOUSE.rglob("*.py")}
+    assert not {folder.name: n for folder in folders if (n := len(list(folder.glob("*.py"))) - 1) > MOST_MODULES}
+    lines = {module: len(path_of(module).read_text(encoding="utf-8").splitlines()) for module in ORDER}
+    assert not {module: n for module, n in lines.items() if n > MOST_LINES}
+
+
+def test_the_faces_of_the_rooms_are_empty() -> None:
+    faces = [path for path in HOUSE.glob("*/__init__.py") if path.parent.name != "boilerplate"]
+    assert len(faces) == len(rooms.ROOMS) - 1
+    assert not [path for path in faces if path.read_text(encoding="utf-8")]
+
+
+@pytest.mark.parametrize("module", PURE)
+def test_pure_rooms_know_no_disk_clock_or_log(module: str) -> None:
+    assert not {name.split(".")[0] for _, name in imports_of(module)} & OUTSIDE
+    assert not {other.split(".")[0] for _, other in arrows_of(module)} - {*rooms.PURE, "errors", "records", "bids"}
+    calls = [n.func for n in ast.walk(tree_of(path_of(module))) if isinstance(n, ast.Call)]
     assert not [f for f in calls if isinstance(f, ast.Name) and f.id in ("open", "print", "input")]
 
 
-@pytest.mark.parametrize("room", sorted({*ORDER} - {"__main__", "phantom"}))
-def test_only_the_command_line_prints(room: str) -> None:
-    names = [node for node in ast.walk(tree_of(room)) if isinstance(node, ast.Name)]
+@pytest.mark.parametrize("module", [name for name in ORDER if not name.endswith("__main__")])
+def test_only_the_command_lines_print(module: str) -> None:
+    names = [node for node in ast.walk(tree_of(path_of(module))) if isinstance(node, ast.Name)]
     assert not [node.lineno for node in names if node.id == "print"]
 
 
-@pytest.mark.parametrize("room", ORDER)
-def test_no_pickle_no_shell_no_assert(room: str) -> None:
-    assert not {name.split(".")[0] for name in imports_of(room)} & UNSAFE
-    for node in ast.walk(tree_of(room)):
-        assert not isinstance(node, ast.Assert), f"{room}:{node.lineno} asserts"
+@pytest.mark.parametrize("module", ORDER)
+def test_no_pickle_no_shell_no_assert(module: str) -> None:
+    assert not {name.split(".")[0] for _, name in imports_of(module)} & UNSAFE
+    for node in ast.walk(tree_of(path_of(module))):
+        assert not isinstance(node, ast.Assert), f"{module}:{node.lineno} asserts"
         if isinstance(node, ast.keyword):
             said = node.arg in ("shell", "allow_pickle") and not _is_false(node.value)
-            assert not said, f"{room}:{node.value.lineno} sets {node.arg}"
+            assert not said, f"{module}:{node.value.lineno} sets {node.arg}"
 
 
 def _is_false(value: ast.expr) -> bool:
@@ -120,3 +144,35 @@ def test_help_and_version_load_nothing_heavy(word: str) -> None:
     assert code == 0
     assert "argparse" in loaded  # else nothing was seen
     assert not set(loaded) & HEAVY
+
+
+def said_names(module: str) -> list[str]:
+    """What a module's docstrings set in single backticks: names of the code, by the house's habit."""
+    kinds = (ast.Module, ast.ClassDef, ast.FunctionDef)
+    texts = [ast.get_docstring(node) or "" for node in ast.walk(tree_of(path_of(module))) if isinstance(node, kinds)]
+    return [name for text in texts for name in re.findall(r"(?<!`)`([A-Za-z_][\w.]*)`(?!`)", text)]
+
+
+def own_names(module: str) -> set[str]:
+    """What a module defines, its classes' attributes as ``Class.attribute`` too."""
+    names: set[str] = set()
+    for node in tree_of(path_of(module)).body:
+        inside = node.body if isinstance(node, ast.ClassDef) else []
+        here = [name for each in [node] for name in _bound(each)]
+        names |= {*here, *(f"{here[0]}.{name}" for each in inside for name in _bound(each))}
+    return names
+
+
+def _bound(node: ast.stmt) -> list[str]:
+    if isinstance(node, ast.ClassDef | ast.FunctionDef):
+        return [node.name]
+    targets = node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
+    return [target.id for target in targets if isinstance(target, ast.Name)]
+
+
+@pytest.mark.parametrize("module", ORDER)
+def test_names_in_docstrings_exist(module: str) -> None:
+    names = {name for other in ORDER for name in (other, other.rpartition(".")[2], *own_names(other))}
+    names |= {f"{other.rpartition('.')[2]}.{name}" for other in ORDER for name in own_names(other)}
+    unknown = {name for name in said_names(module) if name not in names and name.partition(".")[0] not in HEAVY}
+    assert not unknown

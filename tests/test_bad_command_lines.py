@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bids_app import files
-from bids_app.bids import read_filters
+from bids_app.bids.query import read_filters
 from bids_app.errors import BadInputError, UsageError
-from bids_app.options import parse
+from bids_app.files import formats
+from bids_app.parser import parse
 
 Run = Callable[..., int]
 DRY = "--dry-run"
@@ -26,11 +26,11 @@ def raw(tmp_path: Path) -> Path:
     """Two participants, each with a scan that is all zero."""
     root = tmp_path / "raw"
     about = {"Name": "zeros", "BIDSVersion": "1.10.0", "DatasetType": "raw", "License": "CC0", "Authors": ["A B"]}
-    files.write_json(root / "dataset_description.json", about)
-    files.write_text(root / "README", "All zero.\n")
+    formats.write_json(root / "dataset_description.json", about)
+    formats.write_text(root / "README", "All zero.\n")
     for label in ("01", "ab"):
         path = root / f"sub-{label}" / "anat" / f"sub-{label}_FLAIR.nii.gz"
-        files.write_nifti(path, np.zeros((64, 64, 20), np.int16), np.diag([3.0, 3.0, 7.0, 1.0]))
+        formats.write_nifti(path, np.zeros((64, 64, 20), np.int16), np.diag([3.0, 3.0, 7.0, 1.0]))
     return root
 
 
@@ -99,7 +99,7 @@ def test_each_mistake_has_its_exit_code_and_leaves_the_input(
     places = {name: raw.parent / name for name in ("out", "file", "broken", "absent", "database")}
     places["file"].write_text("x")
     places["broken"].symlink_to("nowhere")
-    files.write_text(places["database"] / "layout_index.sqlite", "garbage" * 100)
+    formats.write_text(places["database"] / "layout_index.sqlite", "garbage" * 100)
     before = snapshot(raw)
     assert run_app(*(word.format(raw=raw, parent=raw.parent, **places) for word in words)) == code
     line = last(capsys)
@@ -171,9 +171,9 @@ def test_the_command_itself_ends_with_the_code_it_says(raw: Path) -> None:
 
 
 def test_a_database_of_another_kind_is_told_by_name(raw: Path) -> None:
-    from bids_app.bids import find_scans
+    from bids_app.bids.query import find_scans
 
     folder = raw.parent / "database"
-    files.write_text(folder / "layout_index.sqlite", "SQLite format 3\0" + "x" * 5000)
+    formats.write_text(folder / "layout_index.sqlite", "SQLite format 3\0" + "x" * 5000)
     with pytest.raises(BadInputError, match=f"{folder}: not a pybids database"):
         find_scans(raw, database=folder)

@@ -8,8 +8,8 @@ import pytest
 from scipy.stats import chi2_contingency
 from statsmodels.stats.weightstats import ttest_ind
 
-from bids_app import baseline
 from bids_app.errors import BadInputError
+from bids_app.learning import characteristics
 
 
 def column(counts: list[int], words: tuple[str, str]) -> list[str]:
@@ -41,7 +41,7 @@ def made_up(n: int = 80, seed: int = 0) -> tuple[pd.DataFrame, np.ndarray, np.nd
 )
 def test_published_p_values(counts: list[int], p: float) -> None:
     groups = ["a"] * sum(counts[:2]) + ["b"] * sum(counts[2:])
-    found = baseline.compare(pd.DataFrame({"sex": column(counts, ("M", "F"))}), groups)
+    found = characteristics.compare(pd.DataFrame({"sex": column(counts, ("M", "F"))}), groups)
     assert round(found["p"].iloc[0], 3) == p
     males = found[found["level"] == "M"].iloc[0]
     assert males["a"] == f"{counts[0]} ({100 * counts[0] / sum(counts[:2]):.1f} %)"
@@ -53,7 +53,7 @@ def test_published_p_values_by_table_1_and_s1() -> None:
     groups = np.array(["RRMS"] * 172 + ["NMOSD"] * 97)
     rows = np.repeat(np.arange(269), np.random.default_rng(0).integers(1, 9, 269))
     table = pd.DataFrame({"sex": sex[rows]})
-    found = baseline.table1(table, rows.astype(str), groups[rows], levels=("RRMS", "NMOSD"))
+    found = characteristics.table1(table, rows.astype(str), groups[rows], levels=("RRMS", "NMOSD"))
     assert round(found["p"].iloc[0], 3) == 0.010
     assert set(found["unit"]) == {"participant"}
 
@@ -61,7 +61,7 @@ def test_published_p_values_by_table_1_and_s1() -> None:
     sex_of_scans = pd.DataFrame({"sex": column([121, 601, 60, 256], ("M", "F")), "set": division})
     group_of_scans = column([518, 204, 228, 88], ("RRMS", "NMOSD"))
     copies = sex_of_scans.assign(diagnosis=group_of_scans)  # neither copy is a characteristic of its own
-    s1 = baseline.table_s1(copies, division, group_of_scans)
+    s1 = characteristics.table_s1(copies, division, group_of_scans)
     assert dict(s1.dropna(subset="p").set_index("characteristic")["p"].round(3)) == {
         "group": 0.893,
         "sex": 0.384,
@@ -75,7 +75,7 @@ def test_published_p_values_by_table_1_and_s1() -> None:
 def test_continuous_columns_equal_students_t() -> None:
     table, _, groups = made_up()
     table.loc[[0, 60, 61], "age"] = np.nan
-    found = baseline.compare(table, groups, ["age"], levels=("RRMS", "NMOSD"))
+    found = characteristics.compare(table, groups, ["age"], levels=("RRMS", "NMOSD"))
     a, b = (table["age"][groups == level].dropna() for level in ("RRMS", "NMOSD"))
     statistic, p, _ = ttest_ind(a, b, usevar="pooled")
     assert (found["statistic"][0], found["p"][0]) == pytest.approx((statistic, p))
@@ -88,7 +88,7 @@ def test_categorical_columns_equal_pearsons_chi_square() -> None:
     table, _, groups = made_up()
     table["attack"] = table["attack"].astype(object)
     table.loc[3, "attack"] = "n/a"
-    found = baseline.compare(table, groups, ["attack"])
+    found = characteristics.compare(table, groups, ["attack"])
     known = table["attack"] != "n/a"
     counts = pd.crosstab(groups[known], table["attack"][known])
     wanted = chi2_contingency(counts, correction=False)
@@ -104,7 +104,7 @@ def test_columns_are_chosen_without_identifiers_free_text_and_copies_of_the_grou
     table["diagnosis"] = groups
     table["empty"] = "n/a"
     table["duration"] = [f"{x:.2f}" for x in table["age"] - table["age_at_onset"]]  # numbers read as words
-    found = baseline.compare(table, groups)
+    found = characteristics.compare(table, groups)
     assert list(dict.fromkeys(found["characteristic"])) == [
         "sex",
         "age_at_onset",
@@ -119,22 +119,24 @@ def test_columns_are_chosen_without_identifiers_free_text_and_copies_of_the_grou
 def test_table1_counts_each_participant_once_for_what_belongs_to_the_participant() -> None:
     table, participants, groups = made_up()
     table.loc[0, "age_at_onset"] = np.nan  # known from the participant's other scan
-    found = baseline.table1(table, participants, groups, levels=("RRMS", "NMOSD"))
+    found = characteristics.table1(table, participants, groups, levels=("RRMS", "NMOSD"))
     units = dict(zip(found["characteristic"], found["unit"], strict=True))
     assert units == {"sex": "participant", "age_at_onset": "participant", "age": "scan", "attack": "scan"}
     one, group_of = table.iloc[1::2], groups[1::2]
-    wanted = baseline.compare(one, group_of, ["sex", "age_at_onset"], levels=("RRMS", "NMOSD"))
+    wanted = characteristics.compare(one, group_of, ["sex", "age_at_onset"], levels=("RRMS", "NMOSD"))
     got = found[found["unit"] == "participant"].drop(columns="unit").reset_index(drop=True)
     pd.testing.assert_frame_equal(got, wanted)
     shuffled = np.random.default_rng(1).permutation(len(table))
-    again = baseline.table1(table.iloc[shuffled], participants[shuffled], groups[shuffled], levels=("RRMS", "NMOSD"))
+    again = characteristics.table1(
+        table.iloc[shuffled], participants[shuffled], groups[shuffled], levels=("RRMS", "NMOSD")
+    )
     pd.testing.assert_frame_equal(again, found)
 
 
 def test_a_participant_without_any_value_is_counted_missing() -> None:
     table, participants, groups = made_up()
     table.loc[[0, 1], "age_at_onset"] = np.nan
-    found = baseline.table1(table, participants, groups, ["age_at_onset"], ("RRMS", "NMOSD"))
+    found = characteristics.table1(table, participants, groups, ["age_at_onset"], ("RRMS", "NMOSD"))
     assert found.loc[found["level"] == "missing", ["RRMS", "NMOSD"]].to_numpy().tolist() == [["1", "0"]]
 
 
@@ -149,14 +151,14 @@ def test_what_cannot_be_tested_is_nan() -> None:
             "one_sided": ["x", "y", "x", "y", "x", "y", None, None],
         }
     )
-    found = baseline.compare(table, groups, list(table))
+    found = characteristics.compare(table, groups, list(table))
     assert found["p"].isna().all()
     assert set(found["characteristic"]) == set(table)
 
 
 def test_standard_deviation_keeps_two_digits() -> None:
     small = np.r_[np.linspace(0, 0.01, 8), np.linspace(0.5, 0.51, 8)]
-    found = baseline.compare(pd.DataFrame({"x": small}), ["a"] * 8 + ["b"] * 8)
+    found = characteristics.compare(pd.DataFrame({"x": small}), ["a"] * 8 + ["b"] * 8)
     assert found["a"][0] == f"{small[:8].mean():.4f} ± {small[:8].std(ddof=1):.4f}"
 
 
@@ -172,14 +174,14 @@ def test_standard_deviation_keeps_two_digits() -> None:
 )
 def test_bad_tables_are_refused(groups: list[str], columns: list[str] | None, message: str) -> None:
     with pytest.raises(BadInputError, match=message):
-        baseline.compare(pd.DataFrame({"sex": ["F", "M", "F"]}), groups, columns)
+        characteristics.compare(pd.DataFrame({"sex": ["F", "M", "F"]}), groups, columns)
 
 
 def test_table1_refuses_a_participant_in_two_groups_and_s1_other_sets() -> None:
     table = pd.DataFrame({"sex": ["F", "M", "F"]})
     with pytest.raises(BadInputError, match="sub-1"):
-        baseline.table1(table, ["sub-1", "sub-1", "sub-2"], ["a", "b", "b"])
+        characteristics.table1(table, ["sub-1", "sub-1", "sub-2"], ["a", "b", "b"])
     with pytest.raises(BadInputError, match="no column 'height'"):
-        baseline.table1(table, ["sub-1", "sub-3", "sub-2"], ["a", "b", "b"], ["height"])
+        characteristics.table1(table, ["sub-1", "sub-3", "sub-2"], ["a", "b", "b"], ["height"])
     with pytest.raises(BadInputError, match="training set and test set"):
-        baseline.table_s1(table, ["train", "test", "test"], ["a", "b", "b"])
+        characteristics.table_s1(table, ["train", "test", "test"], ["a", "b", "b"])

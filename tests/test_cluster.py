@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 import quick_app
 
-from bids_app import files, marks
-from bids_app.bids import find_scans
+from bids_app.bids.query import find_scans
+from bids_app.files import formats
+from bids_app.participant import marks
 
 HERE = Path(__file__).parent
 PATIENCE = 180  # seconds for what should take a few: machines are shared
@@ -71,7 +72,7 @@ def cluster(tiny: tuple[Path, Path], done: Path, tmp_path: Path) -> Iterator[Clu
 def raw(tiny: tuple[Path, Path], tmp_path: Path) -> Path:
     scan = tiny[0] / find_scans(tiny[0])[0][0].path
     root = tmp_path / "raw"
-    files.write_json(root / "dataset_description.json", {"Name": "four", "BIDSVersion": "1.10.0"})
+    formats.write_json(root / "dataset_description.json", {"Name": "four", "BIDSVersion": "1.10.0"})
     for label in LABELS:
         path = root / f"sub-{label}" / "anat" / f"sub-{label}_FLAIR.nii.gz"
         path.parent.mkdir(parents=True)
@@ -96,8 +97,8 @@ def test_a_worker_of_a_cluster_killed_loses_nothing(cluster: Cluster, raw: Path,
     assert process.returncode == 0, said + (cluster.folder / "cluster.log").read_text()
     assert "4 scans done, 0 unchanged, 0 failed" in said
     assert all(marks.mark_path(out, f"sub-{label}").exists() for label in LABELS)
-    assert len(files.read_tsv(out / "participants_lesions.tsv")) == len(LABELS)
-    address = files.read_json(cluster.file)["address"]
+    assert len(formats.read_tsv(out / "participants_lesions.tsv")) == len(LABELS)
+    address = formats.read_json(cluster.file)["address"]
     again = start(raw, out, "--dask-scheduler", address)  # the same scheduler, by address, takes a second run
     assert "0 scans done, 4 unchanged" in again.communicate(timeout=PATIENCE)[0]
 

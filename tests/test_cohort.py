@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
-from bids_app import cohort
 from bids_app.errors import BadInputError
+from bids_app.learning import division as cohort
 
 SEEDS = st.integers(0, 2**31)
 UNITS = st.sampled_from(["scan", "participant"])

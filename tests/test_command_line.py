@@ -12,9 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bids_app import __version__, files
+from bids_app import __version__
 from bids_app.errors import BadInputError, CannotCreateError, MissingInputError, UsageError, WriteFailedError
-from bids_app.options import Options, parse
+from bids_app.files import formats
+from bids_app.options import Options
+from bids_app.parser import parse
 
 Run = Callable[..., int]
 FLAIR = "sub-01/anat/sub-01_FLAIR.nii.gz"
@@ -25,9 +27,9 @@ def raw(tmp_path: Path) -> Path:
     """One participant whose only scan is all zero: refused at once, so a whole run takes no time."""
     root = tmp_path / "raw"
     about = {"Name": "zeros", "BIDSVersion": "1.10.0", "DatasetType": "raw", "License": "CC0", "Authors": ["A B"]}
-    files.write_json(root / "dataset_description.json", about)
-    files.write_text(root / "README", "All zero.\n")
-    files.write_nifti(root / FLAIR, np.zeros((64, 64, 20), np.int16), np.diag([3.0, 3.0, 7.0, 1.0]))
+    formats.write_json(root / "dataset_description.json", about)
+    formats.write_text(root / "README", "All zero.\n")
+    formats.write_nifti(root / FLAIR, np.zeros((64, 64, 20), np.int16), np.diag([3.0, 3.0, 7.0, 1.0]))
     return root
 
 
@@ -110,7 +112,7 @@ def test_filter_file_without_flair_is_65(run_app: Run, raw: Path, capsys: pytest
 
 
 def test_an_invalid_data_set_is_16(run_app: Run, raw: Path) -> None:
-    files.write_json(raw / "dataset_description.json", {"BIDSVersion": "1.10.0"})
+    formats.write_json(raw / "dataset_description.json", {"BIDSVersion": "1.10.0"})
     assert run_app(raw, raw.parent / "out", "participant") == 16
     assert "exit code 16:" in last_line(log_of(raw.parent / "out"))
     assert not list((raw.parent / "out").glob("sub-*"))

@@ -19,8 +19,9 @@ from pathlib import Path
 import pytest
 
 import bids_app
-from bids_app.bids import find_scans
-from bids_app.phantom_cohort import draw_cohort, write_cohort
+from bids_app.bids.query import find_scans
+from bids_app.phantom.cohort import draw_cohort
+from bids_app.phantom.dataset import write_cohort
 
 ROOT = Path(__file__).parents[1]
 SCRIPTS = ROOT / ".ci" / "containers"
@@ -151,6 +152,15 @@ def test_image_runs_the_app_as_somebody_other_than_root() -> None:
     assert json.loads(instructions("ENTRYPOINT")[-1]) == ["bids_app"]
     assert section("runscript") == ['exec bids_app "$@"']
     assert re.fullmatch(r"[1-9]\d*:[1-9]\d*", instructions("USER")[-1])
+
+
+def test_what_the_image_tests_in_itself_works() -> None:
+    """Run here, it is the same Python: a module that has moved is found before an image is built."""
+    programs = [match[1] for line in section("test") if (match := re.search(r"python -c '(.+)'$", line))]
+    assert programs
+    for each in programs:
+        done = subprocess.run([sys.executable, "-c", each], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
 
 
 # -- what cannot be ------------------------------------------------------------------------------

@@ -17,8 +17,10 @@ import psutil
 import pytest
 import quick_app
 
-from bids_app import files, marks, places
-from bids_app.bids import OUTPUTS, SMALL, find_scans
+from bids_app.bids.names import OUTPUTS, SMALL
+from bids_app.bids.query import find_scans
+from bids_app.files import atomic, formats
+from bids_app.participant import marks
 
 Sums = Callable[[Path], dict[str, str]]
 HERE = Path(__file__).parent
@@ -87,7 +89,7 @@ def raw(tiny: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Pa
     """Three participants with one and the same scan."""
     root = tmp_path_factory.mktemp("three") / "raw"
     scan = tiny[0] / find_scans(tiny[0])[0][0].path
-    files.write_json(root / "dataset_description.json", {"Name": "three", "BIDSVersion": "1.10.0"})
+    formats.write_json(root / "dataset_description.json", {"Name": "three", "BIDSVersion": "1.10.0"})
     for label in ("01", "02", "03"):
         path = root / f"sub-{label}" / "anat" / f"sub-{label}_FLAIR.nii.gz"
         path.parent.mkdir(parents=True)
@@ -123,14 +125,14 @@ def half_files(out: Path) -> list[Path]:
     bad = []
     for path in sorted(out.rglob("*")):
         try:
-            if path.name.startswith(places.PART) or not path.is_file():
+            if path.name.startswith(atomic.PART) or not path.is_file():
                 continue
             if path.name.endswith(".nii.gz"):
-                files.read_nifti(path)
+                formats.read_nifti(path)
             elif path.suffix == ".json":
-                files.read_json(path)
+                formats.read_json(path)
             elif path.suffix == ".tsv":
-                files.read_tsv(path)
+                formats.read_tsv(path)
         except Exception:
             bad.append(path)
     return bad
@@ -142,7 +144,7 @@ def agrees(code: int, place: Place, said: str = "") -> None:
     assert f"exit code {code}:" in last, place.log + said
     counted = re.search(r"(\d+) failed", last)
     if counted:
-        failures = files.read_json(max(place.out.glob("logs/*/failures.json"), key=lambda path: path.stat().st_mtime))
+        failures = formats.read_json(max(place.out.glob("logs/*/failures.json"), key=lambda path: path.stat().st_mtime))
         assert len(failures) == int(counted[1])
         lines = place.log.strip().splitlines()[-1 - len(failures) : -1]
         assert all(any(line.endswith(text) for line in lines) for text in failures.values())
@@ -211,11 +213,11 @@ def test_the_command_killed_leaves_no_worker_and_no_half_file(place: Place, undi
     until(lambda: not [worker for worker in workers if worker.is_running() and worker.status() != "zombie"])
     assert half_files(place.out) == []
     (place.out / "sub-02" / "anat").mkdir(parents=True)  # as if it had been killed while writing
-    (place.out / "sub-02" / "anat" / f"{places.PART}sub-02_dseg.nii.gz-x.tmp").write_bytes(b"half")
+    (place.out / "sub-02" / "anat" / f"{atomic.PART}sub-02_dseg.nii.gz-x.tmp").write_bytes(b"half")
     assert list((place.out / ".work").iterdir())
     finishes(place, undisturbed, checksums, unchanged=2)
     assert not (place.out / ".work").exists()
-    assert not list(place.out.rglob(f"{places.PART}*"))
+    assert not list(place.out.rglob(f"{atomic.PART}*"))
 
 
 @pytest.mark.parametrize(
@@ -241,7 +243,7 @@ def test_a_signal_ends_the_run_in_order(
     assert "run again to go on" in place.log
     assert half_files(place.out) == []
     assert not (place.out / ".work").exists()
-    assert sorted(files.read_tsv(place.out / "participants_lesions.tsv")["scan"]) == ["sub-01", "sub-03"]
+    assert sorted(formats.read_tsv(place.out / "participants_lesions.tsv")["scan"]) == ["sub-01", "sub-03"]
     if name == "SIGTERM" and to == "the command":
         finishes(place, undisturbed, checksums, unchanged=2)
 
@@ -266,7 +268,7 @@ def test_a_full_disk(small_disk: Place, undisturbed: dict, checksums: Sums) -> N
     assert "No space left" in said and "check free space" in said
     assert "Traceback" not in said
     assert half_files(small_disk.out) == []
-    assert not list(small_disk.out.rglob(f"{places.PART}*"))
+    assert not list(small_disk.out.rglob(f"{atomic.PART}*"))
     subprocess.run(["mount", "-o", "remount,size=100m", small_disk.out], check=True)
     finishes(small_disk, undisturbed, checksums)
 
@@ -348,7 +350,7 @@ def test_a_small_output_holds_what_is_asked_and_nothing_old(place: Place) -> Non
     def named(keys: tuple[str, ...]) -> set[str]:
         scan = find_scans(place.raw)[0][0]
         images = [Path(scan.output(key)) for key in keys]
-        return {path.name for image in images for path in (image, files.sidecar(image))}
+        return {path.name for image in images for path in (image, formats.sidecar(image))}
 
     only = ("--participant-label", "01")
     assert place.run("--small-output", *only)[0] == 0
@@ -358,6 +360,6 @@ def test_a_small_output_holds_what_is_asked_and_nothing_old(place: Place) -> Non
     assert "1 scans done" in place.run("--small-output", "--random-seed", 1, *only)[1]
     assert kept() == named(SMALL)  # maps of another seed are gone
     for path in (place.out / "sub-01" / "anat").glob("*.json"):
-        for uri in files.read_json(path)["Sources"]:
+        for uri in formats.read_json(path)["Sources"]:
             dataset, name = re.fullmatch(r"bids:(raw|):(.+)", uri).groups()  # type: ignore[union-attr]
             assert ((place.raw if dataset else place.out) / name).is_file(), uri

@@ -15,9 +15,10 @@ from types import ModuleType
 
 import pytest
 
-from bids_app import bids, errors
-from bids_app.bids import OUTPUTS, Scan
-from bids_app.options import parse, parser
+from bids_app import errors
+from bids_app.bids import names as bids
+from bids_app.bids.names import OUTPUTS, Scan
+from bids_app.parser import parse, parser
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
@@ -141,7 +142,9 @@ OTHERS = {  # options of other programs
     *("--rm", "--network", "--read-only", "--user", "--require-hashes", "--no-deps"),
     *("--containall", "--no-home", "--cleanenv", "--bind", "--image", "--no-container"),
     *("--array", "--nthreads", "--nworkers", "--scheduler-file", "--jobs", "--queue", "--affirmDefaced"),
-    *("--seconds", "--seed", "--target", "--disable-pip"),
+    *("--float32", "--seconds", "--seed", "--target", "--disable-pip"),
+    *("--truth", "--cohort", "--participants", "--third", "--sites", "--belief"),
+    *("--data", "--mni", "--weights", "--expert", "--output", "--float32", "--leave-out", "--trained", "--left-out"),
     *("--container_ds", "--container_name", "--container_config", "--processing_level"),
 }
 
@@ -153,7 +156,7 @@ def commands() -> list[tuple[str, str]]:
         content = page.read_text(encoding="utf-8").replace("\\\n", " ")
         for line in content.splitlines():
             match = re.match(
-                r"(?:bids_app|.*(?:\.sif|bids_app:0\.1\.0|normal --)) (/?\w\S* /?\w\S* (?:participant|group).*)", line
+                r"(?:bids_app|.*(?:\.sif|bids_app:[\d.]+|normal --)) (/?\w\S* /?\w\S* (?:participant|group).*)", line
             )
             if match:
                 found.append((page.stem, match[1]))

@@ -14,9 +14,9 @@ from sklearn.metrics import roc_auc_score
 from sklearn.tree import DecisionTreeClassifier
 from statsmodels.stats.proportion import proportion_confint
 
-from bids_app import evaluation
 from bids_app.errors import BadInputError
-from bids_app.records import Measure
+from bids_app.learning import measures, roc
+from bids_app.records.cohort import Measure
 
 
 def made_up(n: int, seed: int, levels: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -46,7 +46,7 @@ def delong_by_pairs(positive: np.ndarray, decisions: np.ndarray) -> tuple[float,
 @given(st.integers(8, 60), st.integers(0, 10**6), st.sampled_from([0, 1, 3]))
 def test_auc_equals_scikit_learn_and_delong_equals_all_pairs(n: int, seed: int, levels: int) -> None:
     positive, decisions = made_up(n, seed, levels)
-    found = evaluation.auc(positive, decisions)
+    found = roc.auc(positive, decisions)
     assert found.value == pytest.approx(roc_auc_score(positive, decisions), abs=1e-12)
     assert (found.value, found.low, found.high) == pytest.approx(delong_by_pairs(positive, decisions), abs=1e-12)
 
@@ -55,7 +55,7 @@ def test_auc_equals_scikit_learn_and_delong_equals_all_pairs(n: int, seed: int, 
 @given(st.integers(0, 80), st.integers(1, 80), st.sampled_from([0.01, 0.05, 0.2]))
 def test_wilson_interval_solves_the_score_equation(count: int, more: int, alpha: float) -> None:
     total = count + more
-    found = evaluation.wilson(count, total, alpha)
+    found = measures.wilson(count, total, alpha)
     z = norm.ppf(1 - alpha / 2)
     for end in (found.low, found.high):
         assert (found.value - end) ** 2 == pytest.approx(z**2 * end * (1 - end) / total, abs=1e-12)
@@ -66,8 +66,8 @@ def test_wilson_interval_solves_the_score_equation(count: int, more: int, alpha:
 def test_wilson_reproduces_the_published_table(count: int, total: int, low: float, high: float) -> None:
     positive, calls = np.ones(total, bool), np.arange(total) < count
     for found in (
-        evaluation.called(positive, calls).sensitivity,
-        evaluation.called(~positive, ~calls).specificity,
+        measures.called(positive, calls).sensitivity,
+        measures.called(~positive, ~calls).specificity,
     ):
         assert (round(100 * found.low, 1), round(100 * found.high, 1)) == (low, high)
 
@@ -75,38 +75,38 @@ def test_wilson_reproduces_the_published_table(count: int, total: int, low: floa
 def test_performance_counts_by_hand() -> None:
     positive = np.array([True, True, True, False, False, False, False])
     decisions = np.array([0.0, 2.0, -1.0, -0.1, -3.0, 0.5, -2.0])  # a decision of 0 is positive
-    found = evaluation.performance(positive, decisions)
+    found = measures.performance(positive, decisions)
     assert (found.tp, found.fn, found.tn, found.fp) == (2, 1, 3, 1)
     values = found.sensitivity.value, found.specificity.value, found.accuracy.value
     assert values == pytest.approx((2 / 3, 3 / 4, 5 / 7))
-    from_calls = evaluation.called(positive, decisions >= 0)
+    from_calls = measures.called(positive, decisions >= 0)
     assert from_calls.auc is None
     assert (from_calls.sensitivity, from_calls.accuracy) == (found.sensitivity, found.accuracy)
 
 
 def test_a_missing_group_gives_nan_and_no_crash() -> None:
     positive, decisions = np.ones(5, bool), np.linspace(-1, 1, 5)
-    found = evaluation.performance(positive, decisions)
+    found = measures.performance(positive, decisions)
     assert found.auc is not None
     undefined = [found.specificity, found.auc]
     assert np.isnan([[m.value, m.low, m.high] for m in undefined]).all()
-    assert found.sensitivity == evaluation.wilson(3, 5)
-    drawn = evaluation.bootstrap(positive, decisions, np.arange(5).astype(str), 50)
+    assert found.sensitivity == measures.wilson(3, 5)
+    drawn = measures.bootstrap(positive, decisions, np.arange(5).astype(str), 50)
     assert np.isnan([drawn["specificity"].value, drawn["auc"].low, drawn["accuracy"].low]).all()
     assert drawn["sensitivity"].low < drawn["sensitivity"].value < drawn["sensitivity"].high
-    empty = evaluation.performance(np.zeros(0, bool), np.zeros(0))
+    empty = measures.performance(np.zeros(0, bool), np.zeros(0))
     assert np.isnan([empty.sensitivity.value, empty.accuracy.low]).all()
 
 
 def test_delong_is_undefined_for_a_single_scan_and_clipped_at_one() -> None:
-    found = evaluation.auc(np.array([True, False, False]), np.array([1.0, 0.0, 2.0]))
+    found = roc.auc(np.array([True, False, False]), np.array([1.0, 0.0, 2.0]))
     assert found.value == 0.5
     assert np.isnan([found.low, found.high]).all()
-    near = evaluation.auc(np.arange(8) > 3, np.array([0.0, 1, 2, 5, 4, 6, 7, 8]))
+    near = roc.auc(np.arange(8) > 3, np.array([0.0, 1, 2, 5, 4, 6, 7, 8]))
     assert near.low < near.value < near.high == 1.0
 
 
-@pytest.mark.parametrize("function", [evaluation.performance, evaluation.auc])
+@pytest.mark.parametrize("function", [measures.performance, roc.auc])
 def test_nan_and_misfits_are_refused(function: object) -> None:
     for positive, decisions in [
         (np.array([True, False]), np.array([0.5, np.nan])),
@@ -116,14 +116,14 @@ def test_nan_and_misfits_are_refused(function: object) -> None:
         with pytest.raises(BadInputError):
             function(positive, decisions)  # type: ignore[operator]
     with pytest.raises(BadInputError, match="boolean"):
-        evaluation.called(np.array([True, False]), np.array([1.0, 0.0]))
+        measures.called(np.array([True, False]), np.array([1.0, 0.0]))
 
 
 def test_bootstrap_draws_have_the_measures_of_their_scans() -> None:
     """One draw by the fast way equals the measures of the cohort with its drawn scans written out."""
     positive, decisions = made_up(30, 2, levels=2)
     names = np.array([f"{'p' if p else 'n'}{i % 5}" for i, p in enumerate(positive)])
-    found = evaluation.bootstrap(positive, decisions, names, n_draws=1, seed=4)
+    found = measures.bootstrap(positive, decisions, names, n_draws=1, seed=4)
     rng = np.random.default_rng(4)
     rows = []
     for level in (True, False):
@@ -131,7 +131,7 @@ def test_bootstrap_draws_have_the_measures_of_their_scans() -> None:
         drawn = rng.multinomial(len(members), np.ones(len(members)) / len(members))
         for name, times in zip(members, drawn, strict=True):
             rows += list(np.flatnonzero(names == name)) * int(times)
-    whole = evaluation.performance(positive[rows], decisions[rows])
+    whole = measures.performance(positive[rows], decisions[rows])
     for key in ("sensitivity", "specificity", "accuracy"):
         assert found[key].low == found[key].high == pytest.approx(getattr(whole, key).value)
     assert found["auc"].low == pytest.approx(roc_auc_score(positive[rows], decisions[rows]))
@@ -139,8 +139,8 @@ def test_bootstrap_draws_have_the_measures_of_their_scans() -> None:
 
 def test_with_one_scan_a_participant_bootstrap_is_as_wide_as_delong_and_wilson() -> None:
     positive, decisions = made_up(600, 11)
-    found = evaluation.bootstrap(positive, decisions, np.arange(600).astype(str), 4000)
-    plain = evaluation.performance(positive, decisions)
+    found = measures.bootstrap(positive, decisions, np.arange(600).astype(str), 4000)
+    plain = measures.performance(positive, decisions)
     assert plain.auc is not None
     assert width(found["auc"]) == pytest.approx(width(plain.auc), rel=0.08)
     for key in ("sensitivity", "specificity"):
@@ -152,13 +152,13 @@ def test_with_one_scan_a_participant_bootstrap_is_as_wide_as_delong_and_wilson()
 def test_copies_of_scans_leave_the_bootstrap_alone_and_narrow_delong() -> None:
     positive, decisions = made_up(80, 5)
     names = np.arange(80).astype(str)
-    once = evaluation.bootstrap(positive, decisions, names, 500, seed=3)
+    once = measures.bootstrap(positive, decisions, names, 500, seed=3)
     copies = np.repeat(positive, 4), np.repeat(decisions, 4), np.repeat(names, 4)
-    four = evaluation.bootstrap(*copies, n_draws=500, seed=3)
+    four = measures.bootstrap(*copies, n_draws=500, seed=3)
     for key in once:
         assert (four[key].low, four[key].high) == pytest.approx((once[key].low, once[key].high), abs=1e-12)
-    plain = evaluation.auc(positive, decisions)
-    copied = evaluation.auc(copies[0], copies[1])
+    plain = roc.auc(positive, decisions)
+    copied = roc.auc(copies[0], copies[1])
     assert width(copied) == pytest.approx(width(plain) / 2, rel=0.05)
 
 
@@ -166,20 +166,20 @@ def test_bootstrap_depends_on_the_seed_but_not_on_the_order_of_rows() -> None:
     positive, decisions = made_up(60, 8)
     names = np.array([f"{p}{i % 9}" for i, p in enumerate(positive)])
     order = np.random.default_rng(0).permutation(60)
-    a = evaluation.bootstrap(positive, decisions, names, 200, seed=1)
-    b = evaluation.bootstrap(positive[order], decisions[order], names[order], 200, seed=1)
+    a = measures.bootstrap(positive, decisions, names, 200, seed=1)
+    b = measures.bootstrap(positive[order], decisions[order], names[order], 200, seed=1)
     for key in a:
         assert (a[key].low, a[key].high) == pytest.approx((b[key].low, b[key].high))
-    assert a["auc"] != evaluation.bootstrap(positive, decisions, names, 200, seed=2)["auc"]
+    assert a["auc"] != measures.bootstrap(positive, decisions, names, 200, seed=2)["auc"]
 
 
 def test_bootstrap_refuses_two_groups_and_no_draws_and_a_lone_participant_has_no_interval() -> None:
     positive, decisions = np.array([True, False, True]), np.array([1.0, -1.0, 0.3])
     with pytest.raises(BadInputError, match="sub-1"):
-        evaluation.bootstrap(positive, decisions, np.array(["sub-1", "sub-1", "sub-2"]))
+        measures.bootstrap(positive, decisions, np.array(["sub-1", "sub-1", "sub-2"]))
     with pytest.raises(BadInputError, match="draws"):
-        evaluation.bootstrap(positive, decisions, np.array(["a", "b", "c"]), n_draws=0)
-    found = evaluation.bootstrap(positive, decisions, np.array(["a", "b", "c"]), 50)
+        measures.bootstrap(positive, decisions, np.array(["a", "b", "c"]), n_draws=0)
+    found = measures.bootstrap(positive, decisions, np.array(["a", "b", "c"]), 50)
     assert np.isnan(found["specificity"].low)
     assert not np.isnan(found["sensitivity"].low)
 
@@ -188,45 +188,45 @@ def test_bootstrap_of_the_published_size_is_fast() -> None:
     positive, decisions = made_up(316, 0)
     names = np.array([f"{p}{i % 60}" for i, p in enumerate(positive)])
     start = time.process_time()
-    evaluation.bootstrap(positive, decisions, names, 2000)
+    measures.bootstrap(positive, decisions, names, 2000)
     assert time.process_time() - start < 1.0
 
 
 def test_optimism_is_the_difference() -> None:
-    a, b = evaluation.wilson(9, 10), evaluation.wilson(6, 10)
-    assert evaluation.optimism(a, b) == pytest.approx(0.3)
-    assert np.isnan(evaluation.optimism(a, evaluation.wilson(0, 0)))
+    a, b = measures.wilson(9, 10), measures.wilson(6, 10)
+    assert measures.optimism(a, b) == pytest.approx(0.3)
+    assert np.isnan(measures.optimism(a, measures.wilson(0, 0)))
 
 
 def test_permutation_p_counts_itself() -> None:
-    assert evaluation.permutation_p(0.9, [0.1] * 99) == 0.01
-    assert evaluation.permutation_p(0.5, [0.5, 0.4, 0.6]) == 0.75
-    assert evaluation.permutation_p(0.5, []) == 1.0
+    assert measures.permutation_p(0.9, [0.1] * 99) == 0.01
+    assert measures.permutation_p(0.5, [0.5, 0.4, 0.6]) == 0.75
+    assert measures.permutation_p(0.5, []) == 1.0
     with pytest.raises(BadInputError, match="undefined"):
-        evaluation.permutation_p(0.5, [0.5, float("nan")])
+        measures.permutation_p(0.5, [0.5, float("nan")])
 
 
 def test_lesion_free_scans_are_counted() -> None:
     sums = np.array([0, 0, 0, 5, 0, 7])
     positive = np.array([True, True, False, False, False, True])
     decisions = np.array([0.2, -1.0, -1.0, -1.0, 0.3, 1.0])
-    found = evaluation.lesion_free(sums, positive, decisions)
+    found = measures.lesion_free(sums, positive, decisions)
     assert found == {"positive": 2, "negative": 2, "tp": 1, "fn": 1, "tn": 1, "fp": 1}
     with pytest.raises(BadInputError, match="lesion sums"):
-        evaluation.lesion_free(sums[:3], positive, decisions)
+        measures.lesion_free(sums[:3], positive, decisions)
 
 
 def test_majority_calls_the_larger_training_group() -> None:
     test = np.array([True, True, False])
     more, fewer = np.array([True, True, False]), np.array([True, False, False])
-    assert evaluation.majority(more, test).accuracy.value == pytest.approx(2 / 3)
-    assert evaluation.majority(fewer, test).accuracy.value == pytest.approx(1 / 3)
-    assert evaluation.majority(np.array([True, False]), test).fp == 1
-    area = evaluation.majority(more, test).auc
+    assert measures.majority(more, test).accuracy.value == pytest.approx(2 / 3)
+    assert measures.majority(fewer, test).accuracy.value == pytest.approx(1 / 3)
+    assert measures.majority(np.array([True, False]), test).fp == 1
+    area = measures.majority(more, test).auc
     assert area is not None
     assert area.value == 0.5
     with pytest.raises(BadInputError, match="empty"):
-        evaluation.majority(np.zeros(0, bool), test)
+        measures.majority(np.zeros(0, bool), test)
 
 
 @settings(max_examples=60, deadline=None)
@@ -235,7 +235,7 @@ def test_lesion_volume_has_the_best_training_accuracy_of_any_threshold(n: int, s
     rng = np.random.default_rng(seed)
     positive = np.r_[True, False, rng.random(n - 2) < 0.6]
     volume = rng.integers(0, 12, n).astype(float) + (3 if more else -3) * positive
-    found = evaluation.lesion_volume(volume, positive, volume, positive)
+    found = measures.lesion_volume(volume, positive, volume, positive)
     cuts = [(a + b) / 2 for a, b in pairwise(np.unique(volume))] or [-np.inf]
     right = [np.sum((volume > cut) == positive) for cut in cuts]
     assert found.tp + found.tn == max(*right, n - min(right), 0)
@@ -253,16 +253,16 @@ def test_lesion_volume_cuts_where_a_decision_stump_does() -> None:
     fresh = np.linspace(-3, 6, 50)
     stump = DecisionTreeClassifier(max_depth=1).fit(volume[:, None], positive)
     # The stump minimises impurity, not errors; clean data make both choose nearly the same threshold.
-    found = evaluation.lesion_volume(volume, positive, fresh, stump.predict(fresh[:, None]))
+    found = measures.lesion_volume(volume, positive, fresh, stump.predict(fresh[:, None]))
     assert found.accuracy.value > 0.9
 
 
 @pytest.mark.parametrize("n_positive", [1, 4])
 def test_lesion_volume_that_never_differs_is_the_majority(n_positive: int) -> None:
     positive = np.arange(5) < n_positive
-    found = evaluation.lesion_volume(np.full(5, 2.0), positive, np.full(5, 2.0), positive)
-    most = evaluation.majority(positive, positive)
+    found = measures.lesion_volume(np.full(5, 2.0), positive, np.full(5, 2.0), positive)
+    most = measures.majority(positive, positive)
     assert (found.tp, found.tn) == (most.tp, most.tn)
     assert found.tp + found.tn == 4
     with pytest.raises(BadInputError, match="empty"):
-        evaluation.lesion_volume(np.zeros(0), np.zeros(0, bool), np.zeros(2), np.array([True, False]))
+        measures.lesion_volume(np.zeros(0), np.zeros(0, bool), np.zeros(2), np.array([True, False]))

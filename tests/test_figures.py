@@ -8,15 +8,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bids_app import atlas, figures
-from bids_app.geometry import coarser, stored_like
-from bids_app.records import Tissues, Volume
+from bids_app.drawing import scan_figures
+from bids_app.image import atlas
+from bids_app.image.geometry import coarser, stored_like
+from bids_app.records.scan import Priors, Tissues, Volume
 
 
 @pytest.fixture(scope="module")
 def head() -> Volume:
-    """The synthetic head on 4 mm voxels, brighter in the left half of the patient."""
-    small = coarser(atlas.load().head, 4.0)
+    """The synthetic brain on 4 mm voxels, brighter in the left half of the patient."""
+    small = coarser(atlas.load().flair, 4.0)
     x = small.affine[0, 0] * np.arange(small.data.shape[0]) + small.affine[0, 3]
     return small.like(small.data * np.where(x < 0, 1.0, 0.5)[:, None, None].astype(np.float32))
 
@@ -34,15 +35,15 @@ def every_figure(head: Volume, brain: np.ndarray) -> dict[str, bytes]:
     belief = head.like(np.where(brain, head.data - 0.8, 0).astype(np.float32))
     share = head.like(brain.astype(np.float32) / 3).data
     lesion = brain & (head.data > 0.95)
-    grid = atlas.brain_grid(3)
+    grid, priors = atlas.brain_grid(3), Priors(head.data, share, share, share, brain.astype(np.float32))
     mni = grid.like(grid.data & (np.indices(grid.data.shape)[2] == 30))
     return {
-        "registration": figures.registration(head, head.data, brain, grid.like(grid.data.astype(np.float32))),
-        "tissues": figures.tissues(head, Tissues(share, share, share, brain, {})),
-        "belief": figures.belief(belief, brain, 0.32),
-        "lesions": figures.lesions(head, lesion, lesion),
-        "template": figures.template(mni, grid.like(grid.data.astype(np.float32))),
-        "histogram": figures.histogram(belief.data[brain], belief.data[brain], 0.32),
+        "registration": scan_figures.registration(head, priors, brain, grid.like(grid.data.astype(np.float32))),
+        "tissues": scan_figures.tissues(head, Tissues(share, share, share, brain, {})),
+        "belief": scan_figures.belief(belief, brain, 0.32),
+        "lesions": scan_figures.lesions(head, {"published": lesion, "network": lesion}),
+        "template": scan_figures.template(mni, grid.like(grid.data.astype(np.float32))),
+        "histogram": scan_figures.histogram(belief.data[brain], belief.data[brain], 0.32),
     }
 
 
@@ -51,7 +52,7 @@ def test_equal_data_give_equal_bytes_and_a_page_can_hold_them(head: Volume, brai
     for key, png in first.items():
         assert png == second[key], key
         assert png.startswith(b"\x89PNG"), key
-        assert Image.open(BytesIO(png)).size[0] == figures.WIDTH, key
+        assert Image.open(BytesIO(png)).size[0] == scan_figures.WIDTH, key
         assert pixels(png).std() > 10, f"{key} is empty"
 
 
@@ -65,14 +66,26 @@ def test_left_of_the_patient_is_on_the_left_however_the_scan_is_stored(
             affine[:3, 3] += head.affine[:3, axis] * (head.data.shape[axis] - 1)
     stored = Volume(np.zeros(head.data.shape, np.float32), affine)
     turned = Volume(np.ascontiguousarray(stored_like(head.data, stored)), affine)
-    png = pixels(figures.lesions(turned, np.zeros(brain.shape, bool), np.zeros(brain.shape, bool)))
-    panels = np.array_split(png[png.shape[0] // 4 : png.shape[0] // 2], 6, axis=1)
-    for panel in panels[1:-1]:
+    png = pixels(scan_figures.lesions(turned, dict.fromkeys(("published", "network"), np.zeros(brain.shape, bool))))
+    panels = np.array_split(png[png.shape[0] // 4 : png.shape[0] // 2], 3, axis=1)
+    for panel in panels:
         left, right = np.array_split(panel, 2, axis=1)
         assert left.mean() > 1.2 * right.mean()
 
 
 def test_a_scan_without_lesion_is_drawn_and_says_so(head: Volume, brain: np.ndarray) -> None:
     nothing = np.zeros(brain.shape, bool)
-    some = figures.lesions(head, brain & (head.data > 0.95), nothing)
-    assert figures.lesions(head, nothing, nothing) != some
+    some = scan_figures.lesions(head, {"published": brain & (head.data > 0.95), "network": nothing})
+    assert scan_figures.lesions(head, {"published": nothing, "network": nothing}) != some
+
+
+def test_a_brain_mask_that_parts_from_the_templates_brain_is_drawn_apart(head: Volume, brain: np.ndarray) -> None:
+    nothing, grid = np.zeros(brain.shape, np.float32), atlas.brain_grid(3)
+    warped = grid.like(grid.data.astype(np.float32))
+
+    def drawn(template: np.ndarray) -> np.ndarray:
+        priors = Priors(nothing, nothing, nothing, nothing, template.astype(np.float32))
+        return pixels(scan_figures.registration(head, priors, brain, warped))
+
+    same, smaller = drawn(brain), drawn(brain & (np.indices(brain.shape)[1] < brain.shape[1] // 2))
+    assert np.abs(same - smaller).max() > 50

@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bids_app import files, places
 from bids_app.errors import BadInputError, CannotCreateError, MissingInputError, WriteFailedError
+from bids_app.files import atomic, formats
 
 AFFINE = np.array([[-2.0, 0, 0, 30], [0, 0, 3, -20], [0, 4, 0, 10], [0, 0, 0, 1]])
 
@@ -32,8 +32,8 @@ def test_a_failing_block_leaves_the_old_file_and_nothing_else(tmp_path: Path, st
     path = tmp_path / "new" / "a.txt"
     for old in (None, "old"):
         if old:
-            files.write_text(path, old)
-        with pytest.raises(WriteFailedError if stop is OSError else stop), places.atomic(path) as temporary:
+            formats.write_text(path, old)
+        with pytest.raises(WriteFailedError if stop is OSError else stop), atomic.atomic(path) as temporary:
             temporary.write_text("half")
             assert temporary.parent == path.parent  # else the move is no move
             raise stop
@@ -44,14 +44,14 @@ def test_a_failing_block_leaves_the_old_file_and_nothing_else(tmp_path: Path, st
 def test_where_no_folder_can_be_it_cannot_be_created(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(CannotCreateError, match="file"):
-        files.write_text(tmp_path / "file" / "a.txt", "x")
+        formats.write_text(tmp_path / "file" / "a.txt", "x")
     with pytest.raises(CannotCreateError):
-        places.make_folder(tmp_path / "file" / "folder")
+        atomic.make_folder(tmp_path / "file" / "folder")
 
 
 def test_files_get_the_rights_any_new_file_has(tmp_path: Path) -> None:
     (tmp_path / "plain").touch()
-    files.write_text(tmp_path / "written", "x")
+    formats.write_text(tmp_path / "written", "x")
     assert (tmp_path / "written").stat().st_mode == (tmp_path / "plain").stat().st_mode
 
 
@@ -60,15 +60,15 @@ def test_images_come_back_and_equal_data_are_equal_bytes(tmp_path: Path, kind: t
     drawn = np.random.default_rng(0).uniform(0, 200, (5, 6, 7))
     data = drawn > 100 if kind is bool else drawn.astype(kind)
     one, two = tmp_path / "one.nii.gz", tmp_path / "two.nii.gz"
-    files.write_nifti(one, data, AFFINE)
-    files.write_nifti(two, np.asfortranarray(data), AFFINE.copy())
+    formats.write_nifti(one, data, AFFINE)
+    formats.write_nifti(two, np.asfortranarray(data), AFFINE.copy())
     assert one.read_bytes() == two.read_bytes()
-    back, affine = files.read_nifti(one)
+    back, affine = formats.read_nifti(one)
     assert np.array_equal(back, data)
     assert back.dtype == (np.uint8 if kind is bool else kind)
     assert np.array_equal(affine, AFFINE)
     assert one.read_bytes()[4:8] == bytes(4)  # gzip's time stamp, RFC 1952
-    header = files.open_nifti(one).header
+    header = formats.open_nifti(one).header
     assert header.get_xyzt_units()[0] == "mm"
     assert int(header["sform_code"]) > 0
 
@@ -76,17 +76,17 @@ def test_images_come_back_and_equal_data_are_equal_bytes(tmp_path: Path, kind: t
 def test_json_knows_numpy_and_no_nan(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     content = {"b": np.float32(0.5), "a": [np.int64(3), math.nan, math.inf], "c": Path("x"), "d": np.eye(2), "é": (1,)}
-    files.write_json(path, content)
-    assert list(files.read_json(path)) == list(content)
+    formats.write_json(path, content)
+    assert list(formats.read_json(path)) == list(content)
     expected = {"b": 0.5, "a": [3, None, None], "c": "x", "d": [[1.0, 0.0], [0.0, 1.0]], "é": [1]}
     assert json.loads(path.read_text(encoding="utf-8"), parse_constant=pytest.fail) == expected
 
 
 def test_tables_round_trip(tmp_path: Path) -> None:
     table = pd.DataFrame({"participant_id": ["sub-01", "sub-NA"], "age": [31.25, None], "note": ['a "b"', None]})
-    files.write_tsv(tmp_path / "a.tsv", table)
+    formats.write_tsv(tmp_path / "a.tsv", table)
     assert b"n/a" in (tmp_path / "a.tsv").read_bytes()
-    back = files.read_tsv(tmp_path / "a.tsv", required=("participant_id", "age"))
+    back = formats.read_tsv(tmp_path / "a.tsv", required=("participant_id", "age"))
     assert list(back.columns) == list(table.columns)
     assert back["participant_id"].tolist() == ["sub-01", "sub-NA"]
     assert back["age"].astype(float).tolist()[0] == 31.25
@@ -101,7 +101,7 @@ def test_tables_round_trip(tmp_path: Path) -> None:
 def test_excel_leaves_marks_and_line_ends(tmp_path: Path, mark: bytes, end: bytes) -> None:
     path = tmp_path / "a.tsv"
     path.write_bytes(mark + end.join([b"participant_id\tsex", b"sub-01\tn/a", "sub-02\té".encode(), b""]))
-    table = files.read_tsv(path, required=("participant_id",))
+    table = formats.read_tsv(path, required=("participant_id",))
     assert table.to_dict("list")["participant_id"] == ["sub-01", "sub-02"]
     assert table["sex"].isna().tolist() == [True, False]
     assert table["sex"][1] == "é"
@@ -122,7 +122,7 @@ def test_broken_tables_are_bad_input(tmp_path: Path, content: bytes, says: str) 
     path = tmp_path / "participants.tsv"
     path.write_bytes(content)
     with pytest.raises(BadInputError) as caught:
-        files.read_tsv(path, required=("participant_id",))
+        formats.read_tsv(path, required=("participant_id",))
     assert says in str(caught.value)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -136,21 +136,21 @@ def test_broken_json_is_bad_input(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "a.json"
     path.write_bytes(content)
     with pytest.raises(BadInputError, match="correct the file"):
-        files.read_json(path)
+        formats.read_json(path)
 
 
 @given(st.dictionaries(st.text(max_size=5), st.integers() | st.text(max_size=5) | st.booleans() | st.none()))
 def test_json_round_trips(tmp_path_factory: pytest.TempPathFactory, content: dict) -> None:
     path = tmp_path_factory.getbasetemp() / "round-trip.json"
-    files.write_json(path, content)
-    assert files.read_json(path) == content
+    formats.write_json(path, content)
+    assert formats.read_json(path) == content
 
 
 # -- reading images ------------------------------------------------------------------------------
 
 
 def a_scan(path: Path) -> Path:
-    files.write_nifti(path, np.random.default_rng(0).integers(0, 900, (40, 40, 20)).astype(np.int16), AFFINE)
+    formats.write_nifti(path, np.random.default_rng(0).integers(0, 900, (40, 40, 20)).astype(np.int16), AFFINE)
     return path
 
 
@@ -160,7 +160,7 @@ def test_a_truncated_image_is_bad_input(tmp_path: Path, share: float) -> None:
     whole = path.read_bytes()
     path.write_bytes(whole[: int(share * len(whole))])
     with pytest.raises(BadInputError, match=r"again") as caught:
-        files.read_nifti(path)
+        formats.read_nifti(path)
     assert "\n" not in str(caught.value)
 
 
@@ -169,25 +169,25 @@ def test_an_image_that_is_none_is_bad_input(tmp_path: Path) -> None:
     for content in (b"not an image at all" * 100, b"\x1f\x8b" + bytes(400)):
         path.write_bytes(content)
         with pytest.raises(BadInputError, match="again"):
-            files.read_nifti(path)
+            formats.read_nifti(path)
 
 
 def test_an_uncompressed_image_cut_short_is_bad_input(tmp_path: Path) -> None:
-    data, affine = files.read_nifti(a_scan(tmp_path / "a.nii.gz"))
+    data, affine = formats.read_nifti(a_scan(tmp_path / "a.nii.gz"))
     path = tmp_path / "b.nii"
     path.write_bytes(nib.Nifti1Image(data, affine).to_bytes()[:-1000])
     with pytest.raises(BadInputError, match="copy the file again"):
-        files.read_nifti(path)
+        formats.read_nifti(path)
 
 
 def test_missing_images_and_dangling_links(tmp_path: Path) -> None:
     with pytest.raises(MissingInputError) as plain:
-        files.read_nifti(tmp_path / "a.nii.gz")
+        formats.read_nifti(tmp_path / "a.nii.gz")
     assert "datalad" not in str(plain.value)
     (tmp_path / "b.nii.gz").symlink_to(tmp_path / ".git" / "annex" / "objects" / "b.nii.gz")
     with pytest.raises(MissingInputError, match="datalad get"):
-        files.open_nifti(tmp_path / "b.nii.gz")
-    for read in (files.read_json, files.read_tsv):
+        formats.open_nifti(tmp_path / "b.nii.gz")
+    for read in (formats.read_json, formats.read_tsv):
         with pytest.raises(MissingInputError, match="no such file"):
             read(tmp_path / "absent")
 

@@ -14,11 +14,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bids_app import files, intake, modelfile, options, quality, ratings
-from bids_app.bids import parse_name
+from bids_app import options, parser
+from bids_app.bids.names import parse_name
+from bids_app.cohort import ratings
 from bids_app.errors import BadInputError, BidsAppError, ScanError, UsageError
-from bids_app.geometry import canonical, centred, coarser, stored_like
-from bids_app.records import Volume
+from bids_app.files import formats
+from bids_app.image import intake, quality
+from bids_app.image.geometry import canonical, centred, coarser, stored_like
+from bids_app.model import storage
+from bids_app.records.scan import Volume
 
 SECONDS = float(os.environ.get("FUZZ_SECONDS", "120" if os.environ.get("LONG_TESTS") else "10"))  # of all targets
 FIELDS = st.sampled_from([name for name in options.Options.__dataclass_fields__ if name not in ("bids_dir", "verbose")])
@@ -86,7 +90,7 @@ def test_any_options_are_read_or_refused(words: list[tuple[str, str | None]]) ->
     for name, value in words:
         argv += [f"--{name.replace('_', '-')}", *([] if value is None else [value])]
     try:
-        read = options.parse(argv)
+        read = parser.parse(argv)
     except UsageError as error:
         assert "\n" not in str(error)
     else:
@@ -169,17 +173,17 @@ def test_no_agreement_and_no_coverage_slip_through(agreement: float, coverage: f
     ],
 )
 def test_a_rating_key_that_was_not_written_is_refused(tmp_path: Path, key: str) -> None:
-    files.write_text(tmp_path / "key.tsv", key)
-    files.write_text(tmp_path / "sheet.tsv", "code\tdecision\nR1\tRRMS\nR2\tNMOSD\n")
+    formats.write_text(tmp_path / "key.tsv", key)
+    formats.write_text(tmp_path / "sheet.tsv", "code\tdecision\nR1\tRRMS\nR2\tNMOSD\n")
     with pytest.raises(BadInputError, match=r"key\.tsv.*that was written with the sheet"):
-        ratings.read_sheet(tmp_path / "sheet.tsv", tmp_path / "key.tsv", ("RRMS", "NMOSD"))
+        ratings.read_sheets([tmp_path / "sheet.tsv"], tmp_path / "key.tsv", ("RRMS", "NMOSD"))
 
 
 def test_the_model_of_the_loop_is_a_model(tmp_path: Path) -> None:
     """Else every harm to it would be refused for another reason."""
     for name, content in fuzz.model_files().items():
-        files.write_bytes(tmp_path / name, content)
-    assert modelfile.load(tmp_path).levels == fuzz.LEVELS
+        formats.write_bytes(tmp_path / name, content)
+    assert storage.load(tmp_path).purpose.levels == fuzz.LEVELS
     (tmp_path / "model.json").write_bytes(b"[]")
     with pytest.raises(BidsAppError):
         fuzz.read_model(tmp_path)

@@ -10,8 +10,9 @@ import pytest
 from nibabel import aff2axcodes
 from scipy.spatial.transform import Rotation
 
-from bids_app.geometry import LPS, canonical, centre, centred, coarser, finer, sample, stored_like, to_ants
-from bids_app.records import Volume
+from bids_app.image.geometry import canonical, centre, centred, coarser, finer, sample, stored_like
+from bids_app.image.itk import LPS, to_ants
+from bids_app.records.scan import Volume
 
 SHAPE, SPACING = (7, 9, 5), (2.0, 3.0, 4.0)
 ORDERS = list(permutations(range(3)))

@@ -14,15 +14,24 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import ants
 import numpy as np
 import pandas as pd
 import pytest
 from scipy import ndimage
 
-from bids_app import atlas, files, group_figures, marks, modelfile, phantom_cohort, prediction, tables
 from bids_app.__main__ import main
-from bids_app.phantom_cohort import draw_cohort, write_cohort
-from bids_app.records import Cohort
+from bids_app.cohort import labels, lesion_maps
+from bids_app.drawing import group_figures
+from bids_app.files import formats
+from bids_app.image import atlas
+from bids_app.image.lesion import moments
+from bids_app.model import prediction, storage
+from bids_app.participant import marks
+from bids_app.phantom.cohort import draw_cohort
+from bids_app.phantom.dataset import write_cohort
+from bids_app.records.cohort import Cohort
+from bids_app.report import checklist
 
 METHOD = ("--lesion-threshold", "0.32", "--cv-folds", "5", "--refine-limit", "3", "--bootstrap-draws", "200")
 NESTED = ("--nested-folds", "3", "--permutations", "2")
@@ -79,10 +88,32 @@ def done(cohort: Cohort, tmp_path_factory: pytest.TempPathFactory) -> Place:
 
 
 @pytest.fixture
+def believed(cohort: Cohort, tmp_path: Path) -> Place:
+    """Belief maps on the template's own grid, each person's brighter or darker, so that training sets differ."""
+    place = Place(tmp_path / "bids", tmp_path / "out")
+    few = cohort.take(np.flatnonzero(np.arange(len(cohort.scans)) % 3 > 0))
+    write_cohort(few, place.bids, place.out)
+    rng, grid = np.random.default_rng(3), atlas.brain_grid(3)
+    identity = ants.create_ants_transform(transform_type="AffineTransform")
+    gains = dict(zip(few.participants, rng.uniform(0.6, 1.4, len(few.participants)), strict=True))
+    for scan, lesion in zip(few.scans, few.lesions, strict=True):
+        belief = np.zeros(grid.data.shape, np.float32)
+        belief[grid.data] = gains[scan.participant] * rng.normal(0, 0.1, int(grid.data.sum())) + 0.6 * lesion
+        pooled = moments(belief, np.where(grid.data, 2, 0))
+        path = place.out / scan.output("belief")
+        formats.write_nifti(path, belief, grid.affine)
+        about = {"TissueCount": pooled.count, "TissueSum": pooled.total, "TissueSumOfSquares": pooled.squares}
+        formats.write_json(formats.sidecar(path), about)
+        formats.write_nifti(place.out / scan.output("brain"), grid.data, grid.affine)
+        ants.write_transform(identity, str(place.out / scan.output("forward")))
+    return place
+
+
+@pytest.fixture
 def fast_figures(done: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """Take the pictures of the finished run where pictures are not what is tested: they take longest."""
     pictures = {path.stem: path.read_bytes() for path in sorted((done.out / "group" / "figures").glob("*.png"))}
-    assert len(pictures) == 13
+    assert len(pictures) == 15
     monkeypatch.setattr(group_figures, "draw", lambda result, facts: pictures)
 
 
@@ -130,12 +161,12 @@ def test_metrics_hold_value_and_interval_of_every_measure(done: Place) -> None:
 def test_tables_tell_what_the_metrics_tell(done: Place, cohort: Cohort) -> None:
     folder = done.out / "group"
     for name in ("sweep", "grid", "predictions", "voxel_ties", "table1", "table_s1", "table2", "division"):
-        assert len(files.read_tsv(folder / f"{name}.tsv"))
+        assert len(formats.read_tsv(folder / f"{name}.tsv"))
     predictions = pd.read_csv(folder / "predictions.tsv", sep="\t")
-    division = files.read_tsv(folder / "division.tsv").set_index("scan")
+    division = formats.read_tsv(folder / "division.tsv").set_index("scan")
     for name in NAMES:
         rows = predictions[predictions["evaluation"] == name]
-        assert sorted(rows["scan"]) == sorted(cohort.scans)
+        assert sorted(rows["scan"]) == sorted(cohort.names)
         assert (rows["set"].to_numpy() == division.loc[rows["scan"], name].to_numpy()).all()
         test = rows[rows["set"] == "test"]
         assert test["correct"].mean() == pytest.approx(done.metrics[name]["test"]["accuracy"]["value"])
@@ -147,15 +178,15 @@ def test_maps_are_those_of_the_cohort_and_models_load(done: Place, cohort: Cohor
     inside = atlas.brain_grid(3).data
     folder = done.out / "tpl-MNI152NLin2009aSym" / "anat"
     for level, rows in (("RRMS", cohort.positive), ("NMOSD", ~cohort.positive)):
-        share = files.read_nifti(next(folder.glob(f"*desc-{level}_probseg.nii.gz")))[0]
+        share = formats.read_nifti(next(folder.glob(f"*desc-{level}_probseg.nii.gz")))[0]
         np.testing.assert_allclose(share[inside], cohort.lesions[rows].mean(axis=0), atol=1e-6)
         assert not share[~inside].any()
     for name, tag, mask in zip(NAMES, ("res-3_", "leakageFree_"), ("selected", "selectedLeakageFree"), strict=True):
-        stored = modelfile.load(done.out / "group" / "model" / name)
+        stored = storage.load(done.out / "group" / "model" / name)
         assert stored.protocol == name and len(stored.model.voxels) == done.metrics[name]["chosen"]["n_voxels"]
-        chosen = files.read_nifti(next(folder.glob(f"*desc-{mask}_mask.nii.gz")))[0][inside]
+        chosen = formats.read_nifti(next(folder.glob(f"*desc-{mask}_mask.nii.gz")))[0][inside]
         assert set(np.flatnonzero(chosen)) == set(stored.model.voxels)
-        signed = files.read_nifti(next(folder.glob(f"*{tag}stat-chi2_statmap.nii.gz")))[0]
+        signed = formats.read_nifti(next(folder.glob(f"*{tag}stat-chi2_statmap.nii.gz")))[0]
         assert np.isfinite(signed).all() and signed.any()
 
 
@@ -177,7 +208,7 @@ def test_same_seed_gives_the_same_bytes_with_two_processes(done: Place, place: P
     assert place.run(*METHOD, *NESTED, "--nprocs", "2") == 0
     folders = [where.out / "group" for where in (done, place)]
     tsvs = [sorted(path.name for path in folder.glob("*.tsv")) for folder in folders]
-    assert tsvs[0] == tsvs[1] and len(tsvs[0]) == 8
+    assert tsvs[0] == tsvs[1] and len(tsvs[0]) == 11
     for name in (*tsvs[0], "metrics.json", "model_card.md"):
         assert (folders[0] / name).read_bytes() == (folders[1] / name).read_bytes(), name
     for path in sorted(folders[0].glob("model/*/*")):
@@ -193,7 +224,11 @@ def test_another_seed_divides_otherwise_and_its_division_file_comes_back(
     kept = shutil.copy(division, tmp_path / "kept.tsv")
     shutil.rmtree(place.out / "group")
     assert place.run(*METHOD, *SHORT, "--random-seed", "5", "--division-file", kept) == 0
-    assert place.metrics == first
+    again = place.metrics
+    assert first["parameters"]["division_file"] is None
+    assert again["parameters"].pop("division_file") == "kept.tsv"
+    first["parameters"].pop("division_file")
+    assert again == first
     shutil.copy(done.out / "group" / "division.tsv", kept)
     assert place.run(*METHOD, *SHORT, "--division-file", kept) == 0
     for name in NAMES:
@@ -215,11 +250,11 @@ def test_no_threshold_without_belief_maps_is_told_with_the_remedy(
 
 def test_map_on_another_grid_is_told_by_name(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
     path = sorted(place.out.glob("sub-*/ses-*/anat/*_mask.nii.gz"))[7]
-    mask, affine = files.read_nifti(path)
-    files.write_nifti(path, mask[:-1], affine)
+    mask, affine = formats.read_nifti(path)
+    formats.write_nifti(path, mask[:-1], affine)
     assert place.run(*METHOD, *SHORT) == 65
     assert path.name in capsys.readouterr().err
-    files.write_nifti(path, mask, affine + np.eye(4)[:, [3, 0, 1, 2]])  # same shape, elsewhere
+    formats.write_nifti(path, mask, affine + np.eye(4)[:, [3, 0, 1, 2]])  # same shape, elsewhere
     assert place.run(*METHOD, *SHORT) == 65
     assert path.name in capsys.readouterr().err
 
@@ -227,7 +262,7 @@ def test_map_on_another_grid_is_told_by_name(place: Place, capsys: pytest.Captur
 def test_a_scan_whose_participant_level_was_interrupted_is_left_out(
     place: Place, cohort: Cohort, fast_figures: None
 ) -> None:
-    name = cohort.scans[0]
+    name = cohort.names[0]
     lock = marks.lock_path(place.out, name)
     lock.parent.mkdir(parents=True)
     lock.touch()  # begun here, and no mark that it is finished: its files may be of two runs
@@ -239,19 +274,19 @@ def test_a_scan_whose_participant_level_was_interrupted_is_left_out(
 
 def test_who_is_left_out_stands_in_the_report_by_name(place: Place, cohort: Cohort, fast_figures: None) -> None:
     path = place.bids / "participants.tsv"
-    people = files.read_tsv(path)
+    people = formats.read_tsv(path)
     unlabelled, third = people["participant_id"].iloc[[0, 5]]
     people.loc[0, "group"], people.loc[5, "group"] = None, "MOGAD"
     alone = people.iloc[[1]].assign(participant_id="sub-scanless", group="NMOSD")
-    files.write_tsv(path, pd.concat([people, alone]))
+    formats.write_tsv(path, pd.concat([people, alone]))
     assert place.run(*METHOD, *SHORT) == 0
     page = (place.out / "group.html").read_text("utf-8")
     reasons = {entry["name"]: entry["reason"] for entry in place.metrics["left_out"]}
-    gone = {scan for scan in cohort.scans if scan.partition("_")[0] in (unlabelled, third)}
+    gone = {scan for scan in cohort.names if scan.partition("_")[0] in (unlabelled, third)}
     assert set(reasons) == gone | {"sub-scanless"}
     assert all(name in page for name in reasons) and "MOGAD" in page
     assert reasons["sub-scanless"] == "no lesion map"
-    assert not names_of(files.read_tsv(place.out / "group" / "predictions.tsv")) & gone
+    assert not names_of(formats.read_tsv(place.out / "group" / "predictions.tsv")) & gone
 
 
 # -- raters --------------------------------------------------------------------------------------
@@ -260,20 +295,20 @@ def test_who_is_left_out_stands_in_the_report_by_name(place: Place, cohort: Coho
 def test_sheet_is_filled_read_and_used(place: Place, cohort: Cohort, fast_figures: None) -> None:
     assert place.run(*METHOD, "--rating-sheet") == 0
     folder = place.out / "group" / "rating"
-    sheet, key = (files.read_tsv(path) for path in (folder / "rating_sheet.tsv", folder / "key" / "rating_key.tsv"))
+    sheet, key = (formats.read_tsv(path) for path in (folder / "rating_sheet.tsv", folder / "key" / "rating_key.tsv"))
     assert not (place.out / "group.html").exists()
     assert not {"scan", "participant_id", "group"} & set(sheet) and "sub-" not in sheet.to_csv()
-    division = files.read_tsv(place.out / "group" / "division.tsv")
+    division = formats.read_tsv(place.out / "group" / "division.tsv")
     assert names_of(key) == names_of(division[division["published"] == "test"])
-    truth = dict(zip(cohort.scans, np.where(cohort.positive, *cohort.levels), strict=True))
+    truth = dict(zip(cohort.names, np.where(cohort.positive, *cohort.levels), strict=True))
     scan_of = dict(zip(key["code"], key["scan"], strict=True))
     sheet["decision_perfect"] = [truth[scan_of[code]] for code in sheet["code"]]
     sheet["decision_always"] = "RRMS"
     filled = place.bids.parent / "filled.tsv"
-    files.write_tsv(filled, sheet.drop(columns="decision"))
+    formats.write_tsv(filled, sheet.drop(columns="decision"))
     assert place.run("--read-ratings", filled) == 0
     decided = place.out / "phenotype" / "rater_decisions.tsv"
-    assert len(files.read_tsv(decided)) == key["scan"].nunique()
+    assert len(formats.read_tsv(decided)) == key["scan"].nunique()
     shutil.copy(decided, place.bids / "phenotype" / "rater_decisions.tsv")
     assert place.run(*METHOD, *SHORT) == 0
     raters = place.metrics["published"]["raters"]["performance"]
@@ -284,13 +319,60 @@ def test_sheet_is_filled_read_and_used(place: Place, cohort: Cohort, fast_figure
     assert all(svm[name]["value"] == test[name]["value"] for name in MEASURES[1:])
 
 
+# -- the checklists ------------------------------------------------------------------------------
+
+
+def test_the_checklists_name_places_that_exist(done: Place) -> None:
+    table = formats.read_tsv(done.out / "group" / "checklist.tsv")
+    named = {place for cell in table["where"].dropna() for place in cell.split("; ")}
+    possible = {place for cell in checklist.items()["places"].dropna() for place in cell.split()}
+    assert possible - named == {"logs/CITATION.md"}  # the participant level's
+    report = (done.out / "group.html").read_text("utf-8")
+    for place in named:
+        file, _, part = place.partition("#")
+        assert (done.out / file).exists()
+        if file == "group.html":
+            assert f'id="{part}"' in report
+        value: Any = done.metrics
+        for key in part.split(".") if file == "group/metrics.json" else ():
+            value = value[key]
+    assert "not part of this run" in (done.out / "group" / "checklist.html").read_text("utf-8")
+
+
 # -- the trained model ---------------------------------------------------------------------------
+
+
+def test_without_a_given_threshold_each_evaluation_keeps_the_maps_of_its_own(
+    believed: Place, tmp_path: Path, fast_figures: None
+) -> None:
+    """Two divisions, two thresholds: each stored model is of its own maps, and decides as the report says."""
+    assert believed.run(*METHOD[2:], "--nested-folds", "2", "--permutations", "2") == 0
+    found = believed.metrics
+    thresholds = {name: found[name]["threshold"]["value"] for name in NAMES}
+    assert abs(thresholds["published"] - thresholds["leakage-free"]) > 1e-3
+    table = pd.read_csv(believed.out / "group" / "predictions.tsv", sep="\t")
+    for name in NAMES:
+        stored = storage.load(storage.find(believed.out / "group" / "model" / name))
+        assert stored.purpose.threshold.value == thresholds[name]
+        scans = labels.find_maps(believed.out)
+        source = lesion_maps.Source(tuple(scans), believed.out, "published", tmp_path / name)
+        known = table[table["evaluation"] == name].set_index("scan")
+        training = [k for k, scan in enumerate(scans) if known.loc[scan.name, "set"] == "training"]
+        patterns = lesion_maps.load(source, thresholds[name])[:, stored.model.voxels]
+        np.testing.assert_array_equal(stored.patterns, np.unique(patterns[training], axis=0))
+        predicted = prediction.predict(stored, scans, believed.out, tmp_path / name).set_index("scan")
+        values = predicted.loc[known.index, "decision_value"].map("{:.10g}".format).astype(float)
+        assert (values == known["decision_value"]).all()
+        low, high = stored.training["decision_range"]
+        own = predicted["decision_value"].iloc[training]
+        assert (low, high) == (own.min(), own.max())
+        assert not predicted["out_of_range"].iloc[training].any()
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_stored_model_gives_the_decisions_of_the_run(done: Place, name: str, tmp_path: Path) -> None:
-    stored = modelfile.load(modelfile.find(done.out / "group" / "model" / name))
-    scans = tables.find_maps(done.out)
+    stored = storage.load(storage.find(done.out / "group" / "model" / name))
+    scans = labels.find_maps(done.out)
     found = prediction.predict(stored, scans, done.out, tmp_path).set_index("scan")
     table = pd.read_csv(done.out / "group" / "predictions.tsv", sep="\t")
     known = table[table["evaluation"] == name].set_index("scan")
@@ -301,8 +383,8 @@ def test_stored_model_gives_the_decisions_of_the_run(done: Place, name: str, tmp
 
 def test_changed_model_is_refused(place: Place, done: Place, capsys: pytest.CaptureFixture[str]) -> None:
     scan = "sub-01/ses-1/anat/sub-01_ses-1_FLAIR"
-    files.write_nifti(place.bids / f"{scan}.nii.gz", np.zeros((4, 4, 4), np.float32), np.eye(4))
-    model = Path(shutil.copytree(done.out / "group" / "model", place.out / "model")) / "leakage-free"
+    formats.write_nifti(place.bids / f"{scan}.nii.gz", np.zeros((4, 4, 4), np.float32), np.eye(4))
+    model = Path(shutil.copytree(done.out / "group" / "model", place.out / "model")) / "recommended"
     text = (model / "model.json").read_text("utf-8")
     content = json.loads(text)
     changed = content | {"levels": {"positive": content["levels"]["negative"], "negative": "RRMS"}}
@@ -318,7 +400,7 @@ def test_changed_model_is_refused(place: Place, done: Place, capsys: pytest.Capt
 
 def to_grid(path: Path) -> np.ndarray:
     """Expert mask (1 mm) over the 3 mm grid's brain voxels: lesion where it fills half of the voxel or more."""
-    (mask, affine), grid = files.read_nifti(path), atlas.brain_grid(3)
+    (mask, affine), grid = formats.read_nifti(path), atlas.brain_grid(3)
     voxels = np.argwhere(mask > 0)
     steps = np.linalg.inv(grid.affine) @ affine
     place = np.rint(voxels @ steps[:3, :3].T + steps[:3, 3]).astype(int)
@@ -331,7 +413,7 @@ def to_grid(path: Path) -> np.ndarray:
 def around_ventricles() -> tuple[np.ndarray, np.ndarray]:
     """Distance (V,) in mm from the lateral ventricles, and whether a voxel is white matter or fluid for the most."""
     grid, maps = atlas.brain_grid(3), atlas.load()
-    wm, csf = (phantom_cohort.at_3mm(volume.data, grid.data.shape) for volume in (maps.wm, maps.csf))
+    wm, csf = (atlas.at_3mm(volume.data, grid.data.shape) for volume in (maps.wm, maps.csf))
     deep = ndimage.distance_transform_edt(grid.data, sampling=3.0) > 15
     height = grid.affine[2, 3] + 3.0 * np.arange(grid.data.shape[2])
     pieces, _ = ndimage.label((csf > 0.5) & deep & (height > -5))
@@ -359,7 +441,7 @@ def real(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
 def test_real_lesions_gather_around_the_ventricles(real: Place) -> None:
     assert (real.out / "group.html").stat().st_size > 10**5
     path = next(real.out.glob("tpl-*/anat/*desc-RRMS_probseg.nii.gz"))
-    share = files.read_nifti(path)[0][atlas.brain_grid(3).data]
+    share = formats.read_nifti(path)[0][atlas.brain_grid(3).data]
     top = np.argsort(-share, kind="stable")[:50]
     distance, white_or_fluid = around_ventricles()
     assert share[top].min() > 0.2

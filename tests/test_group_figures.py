@@ -14,24 +14,26 @@ from matplotlib.figure import Figure
 from PIL import Image
 from scipy.stats import chi2 as chi2_distribution
 
-from bids_app import atlas, baseline, evaluation, group_figures
-from bids_app.agreement import table2
-from bids_app.group_slices import SLICES
-from bids_app.group_tables import facts
-from bids_app.ranking import rank_voxels, ties_at
-from bids_app.records import (
-    Cell,
-    Cohort,
-    Division,
+from bids_app.bids.names import Scan
+from bids_app.drawing import group_figures
+from bids_app.drawing.template_slices import SLICES
+from bids_app.image import atlas
+from bids_app.learning import characteristics, measures, roc
+from bids_app.learning.agreement import table2
+from bids_app.learning.ranking import rank_voxels, ties_at
+from bids_app.records.cohort import Cell, Cohort, Division, Grid, LesionMaps, Model, Ranking, SweepResult, Threshold
+from bids_app.records.results import (
     Evaluation,
-    Grid,
     GroupResult,
-    Model,
+    HeldOutScores,
     Nested,
-    Ranking,
-    SweepResult,
-    Threshold,
+    Notes,
+    Permutation,
+    Provenance,
+    Scores,
+    Selection,
 )
+from bids_app.report.group_numbers import facts
 
 COUNTS = (1, 2, 8, 27, 64, 69_765)
 GRID = Grid((0.125, 1.0), (0.5, 2.0, 8.0))
@@ -47,9 +49,9 @@ def make_cohort(levels: tuple[str, str] = ("RRMS", "NMOSD"), n: int = 54, hostil
     lesions = rng.random((n, n_voxels), dtype=np.float32) < np.where(positive[:, None], often, 0.04)
     lesions[[0, 10]] = False
     people = np.repeat([f"sub-{i:02d}" for i in range(n // 3)], 3)
-    scans = tuple(f"{name}_ses-{i % 3 + 1}{hostile}" for i, name in enumerate(people))
+    scans = tuple(Scan((("sub", name[4:]), ("ses", f"{i % 3 + 1}{hostile}")), "") for i, name in enumerate(people))
     table = pd.DataFrame({f"age{hostile}": 30 + 9 * rng.standard_normal(n), "sex": np.repeat(list("MF") * n, 3)[:n]})
-    return Cohort(scans, people, positive, lesions, table.set_index(pd.Index(scans)), levels)
+    return Cohort(scans, people, positive, lesions, table.set_index(pd.Index([scan.name for scan in scans])), levels)
 
 
 def make_evaluation(cohort: Cohort, name: str, seed: int = 0) -> Evaluation:
@@ -60,7 +62,7 @@ def make_evaluation(cohort: Cohort, name: str, seed: int = 0) -> Evaluation:
     rows = np.flatnonzero(~held_out), np.flatnonzero(held_out)
     train, test = (cohort.take(each) for each in rows)
     decisions = [[rng.normal(2.0 * part.positive - 1, 3) for part in (train, test)] for _ in COUNTS]
-    curves = [[evaluation.performance(part.positive, d[k]) for d in decisions] for k, part in enumerate((train, test))]
+    curves = [[measures.performance(part.positive, d[k]) for d in decisions] for k, part in enumerate((train, test))]
     sweep = SweepResult(np.array(COUNTS), GRID, rng.integers(0, 9, (len(COUNTS), 2, 3, 4)), np.array([9, 9, 9, 9]))
     accuracy = (sweep.correct / sweep.fold_sizes).mean(axis=-1)
     cells = []
@@ -70,41 +72,55 @@ def make_evaluation(cohort: Cohort, name: str, seed: int = 0) -> Evaluation:
     ranking = rank_voxels(train.lesions, train.positive)
     model = Model(ranking.order[:27], np.zeros((1, 27), bool), np.ones(1), 0.0, 1.0, 0.5)
     last = decisions[3]
+    volumes = [part.lesions.sum(axis=1) for part in (train, test)]
     return Evaluation(
-        name, Division(*rows, "scan" if by_scan else "participant"), ranking, sweep, tuple(cells), tuple(curves[0]),
-        tuple(curves[1]), 3, model, last[0], last[1],
-        evaluation.bootstrap(test.positive, last[1], test.participants, 50),
-        evaluation.lesion_free(test.lesions.sum(axis=1), test.positive, last[1]),
-        {n: ties_at(ranking, n) for n in COUNTS}, 0,
-        {"majority": evaluation.majority(train.positive, test.positive),
-         "lesion_volume": evaluation.lesion_volume(train.lesions.sum(axis=1), train.positive,
-                                                   test.lesions.sum(axis=1), test.positive)},
-    )  # fmt: skip
+        name,
+        Division(*rows, "scan" if by_scan else "participant"),
+        LesionMaps(cohort.lesions, Threshold(0.3, "training", 0.02, 0.11, 36)),
+        Selection(ranking, sweep, tuple(cells), 3, {n: ties_at(ranking, n) for n in COUNTS}),
+        model,
+        Scores(tuple(curves[0]), last[0]),
+        HeldOutScores(
+            tuple(curves[1]),
+            last[1],
+            measures.bootstrap(test.positive, last[1], test.participants, 50),
+            measures.lesion_free(volumes[1], test.positive, last[1]),
+            0,
+            {
+                "majority": measures.majority(train.positive, test.positive),
+                "lesion_volume": measures.lesion_volume(volumes[0], train.positive, volumes[1], test.positive),
+            },
+        ),
+    )
 
 
 def make_result(cohort: Cohort, hostile: str = "") -> GroupResult:
     found = {name: make_evaluation(cohort, name, k) for k, name in enumerate(("published", "leakage-free"))}
     rng = np.random.default_rng(5)
     values = rng.normal(cohort.positive - 0.5)
-    cells = tuple(found["leakage-free"].cells[i] for i in (0, 3))
-    nested = Nested(values, np.arange(len(values)) % 2, cells, evaluation.performance(cohort.positive, values),
-                    evaluation.bootstrap(cohort.positive, values, cohort.participants, 50))  # fmt: skip
-    chosen = [each.test_curve[each.chosen] for each in found.values()]
-    optimism = {key: evaluation.optimism(*(getattr(each, key) for each in chosen))
-                for key in ("auc", "accuracy", "sensitivity", "specificity")}  # fmt: skip
+    cells = tuple(found["leakage-free"].selection.cells[i] for i in (0, 3))
+    fold = np.arange(len(values)) // 3 % 2
+    whole = measures.performance(cohort.positive, values)
+    nested = Nested(values, fold, cells, replace(whole, auc=roc.auc_within(cohort.positive, values, fold)),
+                    measures.bootstrap(cohort.positive, values, cohort.participants, 50, fold=fold),
+                    roc.auc(cohort.positive, values))  # fmt: skip
     raters = {}
     for name, each in found.items():
         truth = cohort.positive[each.division.test]
         reads = {f"rater{hostile}": truth.astype(float)}
-        raters[name] = table2(truth, each.test_decisions >= 0, reads, reads)
+        raters[name] = table2(truth, each.test.decisions >= 0, reads, reads)
     groups = np.where(cohort.positive, *cohort.levels)
-    tables = {"table1": baseline.table1(cohort.table, cohort.participants, groups, levels=cohort.levels)}
+    tables = {"table1": characteristics.table1(cohort.table, cohort.participants, groups, levels=cohort.levels)}
     return GroupResult(
-        cohort, found, {name: Threshold(0.3, "training", 0.02, 0.11, 36) for name in found}, {"leakage-free": nested},
-        optimism, {"n": 3, "p": 0.25, "permuted": [0.4, 0.5, 0.6]}, tables, raters,
-        ((f"sub-99{hostile}", f"no lesion map{hostile}"),), (f"mind the gap{hostile}",),
-        {"random_seed": 0, "lesion_threshold": None, "group_column": f"dx{hostile}"}, {"numpy": "2"},
-    )  # fmt: skip
+        cohort,
+        found,
+        {"leakage-free": nested},
+        Permutation("nested AUC within folds", 0.7, 0.25, (0.4, 0.5, 0.6)),
+        tables,
+        raters,
+        Notes(((f"sub-99{hostile}", f"no lesion map{hostile}"),), (), (f"mind the gap{hostile}",)),
+        Provenance({"random_seed": 0, "lesion_threshold": None, "group_column": f"dx{hostile}"}, {"numpy": "2"}),
+    )
 
 
 @cache
@@ -143,12 +159,12 @@ def voxels_at(x: range, y: range, z: float) -> np.ndarray:
 
 ALL: dict[str, Callable[[], bytes]] = {
     "frequency": lambda: group_figures.frequency(result().cohort.lesions, result().cohort.positive, ("a", "b")),
-    "chi2": lambda: group_figures.chi2_map(published().ranking),
-    "selected": lambda: group_figures.selected(published().ranking),
-    "beside": lambda: group_figures.chosen_beside(published().ranking, published()),
+    "chi2": lambda: group_figures.chi2_map(published().selection.ranking),
+    "selected": lambda: group_figures.selected(published().selection.ranking),
+    "beside": lambda: group_figures.chosen_beside(published().selection.ranking, published()),
     "curves": lambda: group_figures.curves(published()),
     "misclassified": lambda: group_figures.misclassified(result().cohort, published(), 6),
-    "summary": lambda: group_figures.summary_plot(result()),
+    "summary": lambda: group_figures.summary_plot(result(), facts(result())["optimism"]),
     "workflow": lambda: group_figures.workflow(facts(result())),
 }
 
@@ -219,7 +235,7 @@ def test_chi2_is_drawn_from_p_005_on() -> None:
 
 
 def test_single_chosen_voxel_is_seen_in_its_colour() -> None:
-    n_voxels = len(published().ranking.chi2)
+    n_voxels = len(published().selection.ranking.chi2)
     for voxel, sign in ((20_000, 1), (40_000, -1)):
         chi2 = np.zeros(n_voxels)
         chi2[voxel] = 30.0
@@ -232,7 +248,7 @@ def test_single_chosen_voxel_is_seen_in_its_colour() -> None:
 
 
 def test_counts_above_all_voxels_become_all() -> None:
-    ranking = published().ranking
+    ranking = published().selection.ranking
     figure = drawn(group_figures.selected, ranking, (2, 10**6))
     assert f"n = {len(ranking.order):,}" in texts(figure) and "1,000,000" not in texts(figure)
 
@@ -241,7 +257,7 @@ def test_curves_hold_every_performance() -> None:
     figure = drawn(group_figures.curves, published())
     for axes, key in zip(figure.axes, ("sensitivity", "specificity", "accuracy", "auc"), strict=True):
         lines = {line.get_label().split(",")[0]: line for line in axes.lines}
-        for label, curve in (("training set", published().train_curve), ("test set", published().test_curve)):
+        for label, curve in (("training set", published().train.curve), ("test set", published().test.curve)):
             assert lines[label].get_xdata().tolist() == list(COUNTS)
             assert list(lines[label].get_ydata()) == [getattr(each, key).value for each in curve]
         assert lines["training set"].get_color() == "#1F5FA8"  # blue
@@ -249,7 +265,7 @@ def test_curves_hold_every_performance() -> None:
         assert set(lines["chosen"].get_xdata()) == {27}
         (band,) = axes.collections
         ends = band.get_paths()[0].vertices[:, 1]
-        intervals = [getattr(each, key) for each in published().test_curve]
+        intervals = [getattr(each, key) for each in published().test.curve]
         assert ends.min() == min(each.low for each in intervals) and ends.max() == max(each.high for each in intervals)
     assert [tick.get_text() for tick in axes.get_xticklabels()][:5:2] == ["1", "16", "256"]
     assert axes.get_xticklabels()[-1].get_text() == "all"
@@ -257,34 +273,35 @@ def test_curves_hold_every_performance() -> None:
 
 def test_curves_of_a_test_set_with_one_group_only() -> None:
     rows = published().division.test
-    one = [evaluation.performance(np.ones(len(rows), bool), published().test_decisions)] * len(COUNTS)
-    assert group_figures.curves(replace(published(), test_curve=tuple(one)))
+    one = [measures.performance(np.ones(len(rows), bool), published().test.decisions)] * len(COUNTS)
+    assert group_figures.curves(replace(published(), test=replace(published().test, curve=tuple(one))))
 
 
 def test_misclassified_scans_are_named_with_group_and_decision() -> None:
     cohort, found = result().cohort, published()
-    rows, decisions = found.division.test, found.test_decisions
+    rows, decisions = found.division.test, found.test.decisions
     wrong = [i for i in range(len(rows)) if (decisions[i] >= 0) != cohort.positive[rows[i]]]
     assert 2 < len(wrong) < len(rows)
     shown = texts(drawn(group_figures.misclassified, cohort, found, 100))
     for i, row in enumerate(rows):
-        assert (cohort.scans[row] in shown) == (i in wrong)
+        assert (cohort.names[row] in shown) == (i in wrong)
     assert f"{len(wrong)} of {len(rows)}" in shown and "not shown" not in shown
     fewer = texts(drawn(group_figures.misclassified, cohort, found, 2))
     surest = sorted(wrong, key=lambda i: -abs(decisions[i]))
-    assert all((cohort.scans[rows[i]] in fewer) == (i in surest[:2]) for i in wrong)
+    assert all((cohort.names[rows[i]] in fewer) == (i in surest[:2]) for i in wrong)
     assert f"{len(wrong) - 2} not shown" in fewer
-    perfect = replace(found, test_decisions=np.where(cohort.positive[rows], 1.0, -1.0))
+    right = replace(found.test, decisions=np.where(cohort.positive[rows], 1.0, -1.0))
+    perfect = replace(found, test=right)
     assert "0 of" in texts(drawn(group_figures.misclassified, cohort, perfect, 5))
 
 
 def test_summary_shows_every_value_and_both_intervals() -> None:
-    figure = drawn(group_figures.summary_plot, result())
-    found = [each.test_curve[each.chosen] for each in result().evaluations.values()]
+    figure = drawn(group_figures.summary_plot, result(), facts(result())["optimism"])
+    found = [each.performance for each in result().evaluations.values()]
     found.append(result().nested["leakage-free"].performance)
     for axes, key in zip(figure.axes, ("auc", "accuracy", "sensitivity", "specificity"), strict=True):
         ends = [tuple(line.get_xdata()) for line in axes.lines]
-        for each, bootstrap in zip(found, [e.test_bootstrap for e in result().evaluations.values()], strict=False):
+        for each, bootstrap in zip(found, [e.test.bootstrap for e in result().evaluations.values()], strict=False):
             measure = getattr(each, key)
             assert (measure.low, measure.high) in ends
             assert (bootstrap[key].low, bootstrap[key].high) in ends

@@ -14,10 +14,12 @@ from sklearn.metrics import confusion_matrix, roc_auc_score
 from statsmodels.stats.proportion import proportion_confint
 from test_group_figures import make_cohort, make_result, result
 
-from bids_app import group_report, group_sections, report
-from bids_app.group_tables import facts, metrics, tables
-from bids_app.records import GroupResult
-from bids_app.sweep import best_cell
+from bids_app.bids.names import Scan
+from bids_app.learning.sweep import best_cell
+from bids_app.records.results import GroupResult, Notes
+from bids_app.report import group_page, group_sections
+from bids_app.report import page as report
+from bids_app.report.group_numbers import facts, metrics, tables
 
 NAMES = ("published", "leakage-free")
 HOSTILE = "<script>alert(1)</script>"
@@ -30,10 +32,18 @@ def hostile() -> GroupResult:
     return make_result(make_cohort(levels, n=18, hostile=HOSTILE), HOSTILE)
 
 
+def told(found: GroupResult) -> group_page.Told:
+    return group_page.Told(metrics(found), facts(found))
+
+
+def card(found: GroupResult) -> str:
+    return group_page.model_card(found, told(found))
+
+
 def whole_page(found: GroupResult) -> str:
     keys = ["workflow", "summary", "frequency", *(f"{kind}_{name}" for kind in ("chi2", "curves") for name in NAMES)]
-    text = group_report.method_text(facts(found))
-    return group_report.page(found, dict.fromkeys(keys, PNG), report.method_html(text), "9.8.7")
+    text = group_page.method_text(facts(found))
+    return group_page.page(found, told(found), dict.fromkeys(keys, PNG), report.method_html(text), "9.8.7")
 
 
 class Reader(HTMLParser):
@@ -62,11 +72,11 @@ class Reader(HTMLParser):
 @pytest.mark.parametrize("name", NAMES)
 def test_metrics_are_those_of_scikit_learn_and_statsmodels(name: str) -> None:
     each, cohort = result().evaluations[name], result().cohort
-    truth, called = cohort.positive[each.division.test], each.test_decisions >= 0
+    truth, called = cohort.positive[each.division.test], each.test.decisions >= 0
     (tn, fp), (fn, tp) = confusion_matrix(truth, called)
     test = json.loads(json.dumps(metrics(result()), allow_nan=False))[name]["test"]
     assert test["confusion"] == {"tp": tp, "fn": fn, "tn": tn, "fp": fp}
-    assert test["auc"]["value"] == pytest.approx(roc_auc_score(truth, each.test_decisions))
+    assert test["auc"]["value"] == pytest.approx(roc_auc_score(truth, each.test.decisions))
     for key, correct, total in (("sensitivity", tp, tp + fn), ("specificity", tn, tn + fp)):
         assert test[key]["value"] == pytest.approx(correct / total)
         assert test[key]["interval_scans"] == pytest.approx(proportion_confint(correct, total, method="wilson"))
@@ -91,11 +101,11 @@ def test_metrics_hold_every_point_of_the_curves_and_what_was_left_out() -> None:
     found = metrics(result())
     for name in NAMES:
         each = result().evaluations[name]
-        assert [point["n_voxels"] for point in found[name]["curves"]] == each.sweep.counts.tolist()
-        for part, curve in (("train", each.train_curve), ("test", each.test_curve)):
+        assert [point["n_voxels"] for point in found[name]["curves"]] == each.selection.sweep.counts.tolist()
+        for part, curve in (("train", each.train.curve), ("test", each.test.curve)):
             values = [point[part]["auc"]["value"] for point in found[name]["curves"]]
             assert values == [point.auc.value for point in curve]
-        assert found[name]["chosen"]["n_voxels"] == each.cells[each.chosen].n_voxels
+        assert found[name]["chosen"]["n_voxels"] == each.selection.cell.n_voxels
         assert found[name]["division"]["participants_in_both"] == (18 if name == "published" else 0)
     assert found["left_out"] == [{"name": "sub-99", "reason": "no lesion map"}]
     assert found["cohort"]["participants"] == 18 and found["cohort"]["lesion_free_scans"] == 2
@@ -105,10 +115,11 @@ def test_metrics_hold_every_point_of_the_curves_and_what_was_left_out() -> None:
 
 def test_undefined_numbers_are_null() -> None:
     each = result().evaluations["published"]
-    blind = replace(each.test_curve[3].specificity, value=np.nan, low=np.nan, high=np.nan)
-    curve = list(each.test_curve)
+    blind = replace(each.test.curve[3].specificity, value=np.nan, low=np.nan, high=np.nan)
+    curve = list(each.test.curve)
     curve[3] = replace(curve[3], specificity=blind)
-    blinded = replace(result(), evaluations={"published": replace(each, test_curve=tuple(curve))}, nested={})
+    seen = replace(each, test=replace(each.test, curve=tuple(curve)))
+    blinded = replace(result(), evaluations={"published": seen}, nested={})
     measure = json.loads(json.dumps(metrics(blinded), allow_nan=False))["published"]["test"]["specificity"]
     assert measure["value"] is None and measure["interval"] == [None, None]
     assert "undefined" in Reader(whole_page(blinded)).text
@@ -122,7 +133,7 @@ def test_predictions_give_back_the_confusion_counts() -> None:
     positive, negative = result().cohort.levels
     for name in NAMES:
         each = result().evaluations[name]
-        performance = each.test_curve[each.chosen]
+        performance = each.performance
         rows = table[(table.evaluation == name) & (table["set"] == "test")]
         wanted = {(positive, positive): "tp", (positive, negative): "fn", (negative, negative): "tn"}
         for (group, called), key in wanted.items():
@@ -135,7 +146,7 @@ def test_predictions_give_back_the_confusion_counts() -> None:
 
 def test_scan_without_session_has_none() -> None:
     cohort = result().cohort
-    bare = replace(cohort, scans=tuple(f"sub-{i:03d}" for i in range(len(cohort.scans))))
+    bare = replace(cohort, scans=tuple(Scan((("sub", f"{i:03d}"),), "") for i in range(len(cohort.scans))))
     assert tables(replace(result(), cohort=bare))["predictions"].session_id.isna().all()
 
 
@@ -144,15 +155,15 @@ def test_sweep_and_grid_agree_with_the_sweep() -> None:
     for name in NAMES:
         each = result().evaluations[name]
         sweep, grid = (found[key][found[key].evaluation == name] for key in ("sweep", "grid"))
-        assert len(grid) == each.sweep.correct[..., 0].size
-        for i, n in enumerate(each.sweep.counts):
-            cell, row = best_cell(each.sweep, i), sweep[sweep.n == n].iloc[0]
+        assert len(grid) == each.selection.sweep.correct[..., 0].size
+        for i, n in enumerate(each.selection.sweep.counts):
+            cell, row = best_cell(each.selection.sweep, i), sweep[sweep.n == n].iloc[0]
             assert (row.C, row.gamma) == (cell.C, cell.gamma)
             at = grid[(grid.n == n) & (grid.C == cell.C) & (grid.gamma == cell.gamma)].accuracy.item()
             assert at == pytest.approx(cell.accuracy) == grid[grid.n == n].accuracy.max()
-            assert row.test_auc_low == each.test_curve[i].auc.low
-            assert row.train_tp == each.train_curve[i].tp
-        assert sweep[sweep.chosen == 1].n.tolist() == [each.cells[each.chosen].n_voxels]
+            assert row.test_auc_low == each.test.curve[i].auc.low
+            assert row.train_tp == each.train.curve[i].tp
+        assert sweep[sweep.chosen == 1].n.tolist() == [each.selection.cell.n_voxels]
 
 
 def test_rater_who_is_always_right_is_so_in_table_2() -> None:
@@ -178,14 +189,14 @@ def test_everything_from_the_data_set_is_escaped() -> None:
     for shown in (f"sub-99{HOSTILE}", f"mind the gap{HOSTILE}", f"age{HOSTILE}", f"dx{HOSTILE}", f"rater{HOSTILE}",
                   f"called R{HOSTILE}"):  # fmt: skip
         assert shown in text
-    for markdown in (group_report.model_card(hostile()), group_report.method_text(facts(hostile()))):
+    for markdown in (card(hostile()), group_page.method_text(facts(hostile()))):
         assert "<script" not in markdown and "&lt;script&gt;" in markdown
 
 
 def test_names_that_look_like_markdown_or_citations_are_shown_as_they_are() -> None:
     odd = ("[@x] *R*", "[N](http://n) `N` {{ 7 * 6 }}")
     cohort = replace(result().cohort, levels=odd)
-    text = group_report.method_text(facts(replace(result(), cohort=cohort)))
+    text = group_page.method_text(facts(replace(result(), cohort=cohort)))
     shown = Reader(report.method_html(text)).text
     assert odd[0] in shown and odd[1] in shown
 
@@ -221,29 +232,29 @@ def test_small_cohorts_are_warned_of() -> None:
     assert np.unique(people[~many.positive]).size >= 20
     large = replace(result(), cohort=replace(many, participants=people))
     assert "Small cohort" not in Reader(whole_page(large)).text
-    assert "mean little" not in group_report.model_card(large) and "mean" in group_report.model_card(result())
+    assert "mean little" not in card(large) and "mean" in card(result())
 
 
 def test_page_without_nested_raters_permutation_and_figures() -> None:
     each = {"leakage-free": result().evaluations["leakage-free"]}
-    bare = replace(result(), evaluations=each, nested={}, raters={}, permutation={}, optimism={}, tables={},
-                   thresholds={}, left_out=(), warnings=())  # fmt: skip
-    page = group_report.page(bare, {}, "<p>method</p>", "1")
+    bare = replace(result(), evaluations=each, nested={}, raters={}, permutation=None, tables={},
+                   notes=Notes((), (), ()))  # fmt: skip
+    page = group_page.page(bare, told(bare), {}, "<p>method</p>", "1")
     assert "Nothing was left out" in page and "Optimism" not in page and "<p>method</p>" in page
-    assert "Optimism" not in group_report.model_card(bare)
+    assert "Optimism" not in card(bare)
 
 
 # -- words ---------------------------------------------------------------------------------------
 
 
 def test_method_text_cites_only_what_the_bibliography_holds() -> None:
-    text = group_report.method_text(facts(result()))
+    text = group_page.method_text(facts(result()))
     cited = set(re.findall(r"@(\w+)", text))
     known = set(re.findall(r"@\w+\{(\w+),", report.bibliography()))
     assert len(cited) >= 10 and cited <= known
     for words in ("36 training", "n = 27", "2 outer folds", "0.0200 + 2.54 x 0.1100"):
         assert words in text
-    quiet = group_report.method_text(facts(replace(result(), raters={}, permutation={}, nested={})))
+    quiet = group_page.method_text(facts(replace(result(), raters={}, permutation=None, nested={})))
     assert "kappa" not in quiet and "permut" not in quiet and "Nested" not in quiet
 
 
@@ -254,9 +265,9 @@ def test_intervals_with_a_minus_sign_are_told_by_a_word() -> None:
 
 
 def test_model_card_states_numbers_limits_and_use() -> None:
-    card = group_report.model_card(result())
+    text = card(result())
     for name in NAMES:
         measure = metrics(result())[name]["test"]["auc"]
-        assert f"{measure['value']:.3f}" in card and measure["method"] in card
+        assert f"{measure['value']:.3f}" in text and measure["method"] in text
     for heading in ("## Data", "## Intended use", "## Not for", "## Limits", "## How to use"):
-        assert f"\n\n{heading}\n\n" in card
+        assert f"\n\n{heading}\n\n" in text

@@ -9,10 +9,10 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from bids_app import files
 from bids_app.errors import ScanError
-from bids_app.intake import HEAD_AREA_MM2, HEAD_HEIGHT_MM, check_header, to_volume
-from bids_app.records import Volume
+from bids_app.files import formats
+from bids_app.image.intake import HEAD_AREA_MM2, HEAD_HEIGHT_MM, check_header, to_volume
+from bids_app.records.scan import Volume
 
 SIZE = (4.0, 4.0, 8.0)
 AFFINE = np.diag([*SIZE, 1.0])
@@ -107,7 +107,7 @@ def test_bad_images_are_bad_from_disk_too(tmp_path: Path) -> None:
     path = tmp_path / "a.nii.gz"
     nib.save(image_of(np.stack([head()] * 2, axis=-1)), path)
     with pytest.raises(ScanError, match="4D"):
-        check_header(files.open_nifti(path))
+        check_header(formats.open_nifti(path))
 
 
 def test_the_header_alone_refuses_what_does_not_fit_into_memory() -> None:

@@ -15,7 +15,7 @@ import nibabel
 import numpy as np
 import pytest
 
-from bids_app.options import parse
+from bids_app.parser import parse
 
 MAIN = Path(__file__).resolve().parents[1] / "integrations" / "brainlife" / "main"
 FLAIR = "../5f1a/6c2b/flair.nii.gz"

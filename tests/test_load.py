@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from bids_app import files
+from bids_app.files import formats
 
 PROGRAM = Path(__file__).parent.parent / "benchmarks" / "load.py"
 
@@ -19,7 +19,7 @@ def test_memory_is_flat_files_are_closed_and_nothing_is_lost(tmp_path: Path) -> 
     words = ["--scans", "60", "--maps", "400", "--output", str(found)]
     done = subprocess.run([sys.executable, str(PROGRAM), *words], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    seen = files.read_json(found)["participant"]
+    seen = formats.read_json(found)["participant"]
     assert seen["finished at the kill"] >= 30
     assert seen["unchanged after it"] == seen["finished at the kill"]
     assert seen["unchanged after it"] + seen["done after it"] == 60

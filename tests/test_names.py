@@ -6,10 +6,12 @@ import json
 from pathlib import Path
 
 import pytest
+from bidsschematools.schema import load_schema
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bids_app.bids import ORDER, OUTPUTS, Scan, build_name, find_scans, parse_name, read_filters
+from bids_app.bids.names import ORDER, OUTPUTS, Scan, build_name, parse_name
+from bids_app.bids.query import find_scans, read_filters
 from bids_app.errors import BadInputError, MissingInputError, NothingSelectedError
 
 LABELS = st.text("0123456789abcXYZ", min_size=1, max_size=6)
@@ -18,7 +20,7 @@ EXTENSIONS = st.sampled_from([".nii.gz", ".nii", ".json", ".h5"])
 ENTITIES = st.builds(
     lambda sub, rest: {"sub": sub, **rest}, LABELS, st.dictionaries(st.sampled_from(ORDER[1:]), LABELS, max_size=6)
 )
-OF_A_SCAN = ("ses", "acq", "ce", "rec", "run", "echo", "part", "chunk")  # none that an output adds
+OF_A_SCAN = ("ses", "task", "acq", "ce", "rec", "run", "echo", "part", "chunk")  # none that an output adds
 SCANS = st.builds(
     lambda sub, rest: Scan(tuple((k, {"sub": sub, **rest}[k]) for k in ORDER if k in {"sub", *rest}), "x"),
     LABELS,
@@ -101,9 +103,15 @@ def test_names_are_those_users_rely_on() -> None:
         "csf": "label-CSF_probseg.nii.gz",
         "belief": "desc-belief_FLAIR.nii.gz",
         "lesion": "label-L_mask.nii.gz",
+        "normative": "label-L_desc-normative_mask.nii.gz",
+        "network": "label-L_desc-network_mask.nii.gz",
+        "probability": "label-L_probseg.nii.gz",
         "cleaned": "label-L_desc-cleaned_mask.nii.gz",
         "belief_mni": f"{mni}_desc-belief_FLAIR.nii.gz",
         "lesion_mni": f"{mni}_label-L_mask.nii.gz",
+        "normative_mni": f"{mni}_label-L_desc-normative_mask.nii.gz",
+        "network_mni": f"{mni}_label-L_desc-network_mask.nii.gz",
+        "probability_mni": f"{mni}_label-L_probseg.nii.gz",
         "cleaned_mni": f"{mni}_label-L_desc-cleaned_mask.nii.gz",
         "forward": "from-FLAIR_to-MNI152NLin2009aSym_mode-image_xfm.h5",
         "inverse": "from-MNI152NLin2009aSym_to-FLAIR_mode-image_xfm.h5",
@@ -130,6 +138,22 @@ def test_outputs_of_two_scans_never_collide(one: Scan, other: Scan) -> None:
 def test_what_is_no_bids_name_is_refused(name: str) -> None:
     with pytest.raises(BadInputError, match="rename the file"):
         parse_name(name)
+
+
+def test_entities_stand_in_the_order_of_the_schema_of_bids() -> None:
+    """The schema is the standard for programs; it holds no entities of transforms and statistics yet."""
+    schema = load_schema()
+    order = [schema.objects.entities[key].name for key in schema.rules.entities]
+    assert [key for key in ORDER if key in order] == [key for key in order if key in ORDER]
+    assert set(ORDER) - set(order) == {"from", "to", "mode", "stat"}
+
+
+def test_every_entity_that_the_schema_lets_a_flair_have_is_known() -> None:
+    schema = load_schema()
+    rules = [rule for rule in schema.rules.files.raw.anat.values() if "FLAIR" in rule.suffixes]
+    allowed = {schema.objects.entities[key].name for rule in rules for key in rule.entities}
+    assert {"sub", "ses", "acq", "run"} <= allowed  # else nothing was read
+    assert allowed <= set(ORDER)
 
 
 # -- finding scans -------------------------------------------------------------------------------

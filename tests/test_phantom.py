@@ -18,12 +18,18 @@ import pytest
 from scipy import ndimage
 from sklearn.metrics import cohen_kappa_score, pairwise_distances
 
-from bids_app import atlas, bids, files, phantom
-from bids_app import phantom_cohort as who
+from bids_app.bids import query
+from bids_app.cohort.lesion_maps import read_mask
+from bids_app.cohort.ratings import read_decisions
 from bids_app.errors import BadInputError
-from bids_app.maps import read_mask
-from bids_app.ratings import read_decisions
-from bids_app.records import Cohort, PhantomMap, PhantomScan
+from bids_app.files import formats
+from bids_app.image import atlas
+from bids_app.phantom import __main__
+from bids_app.phantom import cohort as who
+from bids_app.phantom import dataset as phantom_dataset
+from bids_app.phantom import scan as phantom_scan
+from bids_app.phantom.records import Design, PhantomMap, PhantomScan
+from bids_app.records.cohort import Cohort
 
 COARSE = (2.0, 2.0, 4.0)
 SMALL: dict[str, Any] = {"n_participants": (6, 4), "n_scans": (15, 8)}
@@ -33,7 +39,7 @@ SMALL: dict[str, Any] = {"n_participants": (6, 4), "n_scans": (15, 8)}
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     folder = tmp_path_factory.mktemp("images")
     raw, truth = folder / "raw", folder / "truth"
-    phantom.make_dataset(raw, truth, n_positive=1, n_negative=2, spacing=COARSE, seed=1)
+    phantom_dataset.make_dataset(raw, truth, Design(n_positive=1, n_negative=2, spacing=COARSE), seed=1)
     return raw, truth
 
 
@@ -41,7 +47,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 def written(tmp_path_factory: pytest.TempPathFactory) -> tuple[Cohort, Path, Path]:
     folder = tmp_path_factory.mktemp("cohort")
     cohort = who.draw_cohort(**SMALL, seed=2)
-    who.write_cohort(cohort, folder / "raw", folder / "maps")
+    phantom_dataset.write_cohort(cohort, folder / "raw", folder / "maps")
     return cohort, folder / "raw", folder / "maps"
 
 
@@ -53,8 +59,8 @@ def drawn(effect: float = 1.0, shuffle: bool = False) -> Cohort:
 @cache
 def one(group: int = 0) -> tuple[PhantomMap, PhantomScan]:
     rng = np.random.default_rng(group)
-    place = phantom.draw_map(rng)
-    return place, phantom.scan(phantom.draw_blobs(rng, 8, group), place, COARSE, rng)
+    place = phantom_scan.draw_map(rng)
+    return place, phantom_scan.scan(phantom_scan.draw_blobs(rng, 8, group), place, COARSE, rng)
 
 
 def digests(folder: Path) -> dict[str, str]:
@@ -74,7 +80,7 @@ def at_centres(place: PhantomMap, made: PhantomScan) -> np.ndarray:
     """Template position (3, X, Y, Z), mm, of the scan's voxel centres."""
     affine = made.flair.affine
     axes = (affine[i, 3] + affine[i, i] * np.arange(n) for i, n in enumerate(made.flair.data.shape))
-    return phantom.to_template(place, *axes)
+    return phantom_scan.to_template(place, *axes)
 
 
 def sampled(data: np.ndarray, points: np.ndarray, affine: np.ndarray) -> np.ndarray:
@@ -94,16 +100,16 @@ def test_images_are_valid_bids(dataset: tuple[Path, Path]) -> None:
 
 def test_scans_are_found_and_each_has_its_truth(dataset: tuple[Path, Path]) -> None:
     raw, truth = dataset
-    scans, without = bids.find_scans(raw)
+    scans, without = query.find_scans(raw)
     assert [scan.name for scan in scans] == ["sub-01_ses-1", "sub-02_ses-1", "sub-02_ses-2", "sub-03_ses-1"]
     assert without == []
     for scan in scans:
-        flair = files.open_nifti(raw / scan.path)
+        flair = formats.open_nifti(raw / scan.path)
         assert nib.aff2axcodes(flair.affine) == ("L", "P", "S")
         assert np.allclose(flair.header.get_zooms(), COARSE)
         assert flair.get_data_dtype() in (np.int16, np.uint16)
         for key in ("brain", "lesion"):
-            mask, affine = files.read_nifti(truth / scan.output(key))
+            mask, affine = formats.read_nifti(truth / scan.output(key))
             assert mask.shape == flair.shape
             assert np.allclose(affine, flair.affine)
         read_mask(truth / scan.output("lesion_mni"))  # refuses another grid
@@ -111,22 +117,19 @@ def test_scans_are_found_and_each_has_its_truth(dataset: tuple[Path, Path]) -> N
 
 def test_only_the_scans_asked_for_are_lesion_free(dataset: tuple[Path, Path]) -> None:
     raw, truth = dataset
-    for scan in bids.find_scans(raw)[0]:
+    for scan in query.find_scans(raw)[0]:
         free = scan.name == "sub-02_ses-1"  # the first NMOSD scan
         for key in ("lesion", "lesion_mni"):
-            assert files.read_nifti(truth / scan.output(key))[0].any() != free, (scan.name, key)
+            assert formats.read_nifti(truth / scan.output(key))[0].any() != free, (scan.name, key)
 
 
 def test_equal_seeds_give_equal_bytes(tmp_path: Path) -> None:
     for name, seed in (("a", 5), ("b", 5), ("c", 6)):
-        phantom.make_dataset(
+        phantom_dataset.make_dataset(
             tmp_path / name / "raw",
             tmp_path / name / "truth",
-            n_positive=1,
-            n_negative=0,
-            sessions=(1,),
-            spacing=(4.0, 4.0, 5.0),
-            seed=seed,
+            Design(n_positive=1, n_negative=0, sessions=(1,), spacing=(4.0, 4.0, 5.0)),
+            seed,
         )
     a, b, c = (digests(tmp_path / name) for name in "abc")
     assert a == b
@@ -155,11 +158,11 @@ def test_truth_of_scan_and_template_agree_through_the_map(group: int) -> None:
 def test_maps_can_be_inverted() -> None:
     axis = np.arange(-120.0, 121.0, 12.0)
     for seed in range(20):
-        place = phantom.draw_map(np.random.default_rng(seed))
+        place = phantom_scan.draw_map(np.random.default_rng(seed))
         step = 0.01
-        base = phantom.to_template(place, axis, axis, axis)
+        base = phantom_scan.to_template(place, axis, axis, axis)
         moved = ((axis + step * (i == k) for i in range(3)) for k in range(3))
-        columns = [phantom.to_template(place, *axes) - base for axes in moved]
+        columns = [phantom_scan.to_template(place, *axes) - base for axes in moved]
         jacobian = np.moveaxis(np.stack(columns) / step, (0, 1), (-1, -2))
         assert np.linalg.det(jacobian).min() > 0.2
         size = np.cbrt(np.linalg.det(place.matrix))
@@ -195,7 +198,7 @@ def test_the_head_goes_on_outside_the_brain_and_ends_in_air() -> None:
 def test_blobs_of_a_group_lie_at_its_sites() -> None:
     grid = atlas.brain_grid(3)
     for group in (0, 1):
-        blobs = phantom.draw_blobs(np.random.default_rng(3), 200, group)
+        blobs = phantom_scan.draw_blobs(np.random.default_rng(3), 200, group)
         anywhere = np.zeros(grid.data.shape, bool)
         anywhere[grid.data] = np.logical_or.reduce(list(who.sites().values()))
         centres = np.stack([blob.centre for blob in blobs], axis=1)
@@ -208,7 +211,7 @@ NOBODY = {"n_positive": 0, "n_negative": 0}
 @pytest.mark.parametrize("wrong", [NOBODY, {"sessions": ()}, {"spacing": (1, 1, 40)}])
 def test_impossible_data_sets_are_refused(tmp_path: Path, wrong: dict) -> None:
     with pytest.raises(BadInputError):
-        phantom.make_dataset(tmp_path / "raw", tmp_path / "truth", **wrong)
+        phantom_dataset.make_dataset(tmp_path / "raw", tmp_path / "truth", Design(**wrong))
     assert not list(tmp_path.iterdir())
 
 
@@ -269,14 +272,32 @@ def test_scans_of_a_participant_are_more_alike_than_others_of_the_group() -> Non
     assert np.median(alike[same & off]) > 5 * np.median(alike[~same])
 
 
+def site_mask(group: str) -> np.ndarray:
+    """Return the sites (V,) bool where a scan of this group has more lesions than one of the other group.
+
+    Expected lesions: share of the site, times load, times share of participants that have lesions at all.
+    Grown by one voxel, since sites hold the centres of lesions; where both groups then lie, neither does.
+    """
+    own, load = who.LEVELS.index(group), np.array(who.LOAD[:2]) * (1 - np.array(who.LESION_FREE[:2]))
+    more = {name: bool(np.argmax(load * shares[:2]) == own) for name, shares in who.MIXTURE.items()}
+    grid = atlas.brain_grid(3).data
+    near = []
+    for wanted in (True, False):
+        centres = np.zeros(grid.shape, bool)
+        chosen = [where for name, where in who.sites().items() if more[name] is wanted]
+        centres[grid] = np.logical_or.reduce(chosen)
+        near.append(ndimage.binary_dilation(centres)[grid])
+    return near[0] & ~near[1]
+
+
 def test_frequency_difference_finds_the_planted_sites() -> None:
     cohort = drawn()
     difference = cohort.lesions[cohort.positive].mean(axis=0) - cohort.lesions[~cohort.positive].mean(axis=0)
     order = np.argsort(difference)
-    assert who.site_mask("RRMS")[order[-200:]].mean() > 0.9
-    assert who.site_mask("NMOSD")[order[:50]].mean() > 0.8
-    assert who.site_mask("RRMS").mean() < 0.4  # what chance would find
-    assert who.site_mask("NMOSD").mean() < 0.02
+    assert site_mask("RRMS")[order[-200:]].mean() > 0.9
+    assert site_mask("NMOSD")[order[:50]].mean() > 0.8
+    assert site_mask("RRMS").mean() < 0.4  # what chance would find
+    assert site_mask("NMOSD").mean() < 0.02
 
 
 def test_effect_scales_the_difference() -> None:
@@ -301,9 +322,7 @@ def test_sites_are_disjoint_and_not_empty() -> None:
     counts = np.sum(list(who.sites().values()), axis=0)
     assert counts.max() == 1
     assert all(where.sum() > 50 for where in who.sites().values())
-    assert not (who.site_mask("RRMS") & who.site_mask("NMOSD")).any()
-    with pytest.raises(BadInputError):
-        who.site_mask("MOGAD")
+    assert not (site_mask("RRMS") & site_mask("NMOSD")).any()
 
 
 def test_painted_ball_is_the_ball() -> None:
@@ -335,16 +354,16 @@ def test_written_cohort_is_valid_bids(written: tuple[Cohort, Path, Path]) -> Non
 
 def test_written_cohort_reads_back(written: tuple[Cohort, Path, Path]) -> None:
     cohort, raw, maps = written
-    for row, name in enumerate(cohort.scans):
-        stored = read_mask(maps / who.scan_of(name).output("lesion_mni"))
+    for row, scan in enumerate(cohort.scans):
+        stored = read_mask(maps / scan.output("lesion_mni"))
         assert np.array_equal(stored, cohort.lesions[row])
-        person, _, session = name.partition("_")
-        visits = files.read_tsv(raw / person / f"{person}_sessions.tsv").set_index("session_id")
-        assert float(visits.loc[session, "age"]) == cohort.table.loc[name, "age"]
-    people = files.read_tsv(raw / "participants.tsv").set_index("participant_id")
+        person, session = scan.participant, scan.session
+        visits = formats.read_tsv(raw / person / f"{person}_sessions.tsv").set_index("session_id")
+        assert float(visits.loc[session, "age"]) == cohort.table.loc[scan.name, "age"]
+    people = formats.read_tsv(raw / "participants.tsv").set_index("participant_id")
     groups = np.where(cohort.positive, *who.LEVELS)
     assert people.group[cohort.participants].tolist() == groups.tolist()
-    raters, repeats = read_decisions(raw / "phenotype" / "rater_decisions.tsv", cohort.scans, cohort.levels)
+    raters, repeats = read_decisions(raw / "phenotype" / "rater_decisions.tsv", cohort.names, cohort.levels)
     assert set(raters) == set(repeats) == {"rater_1", "rater_2"}
     assert not np.isnan(raters["rater_1"]).any()
     assert (~np.isnan(repeats["rater_1"])).sum() == 2
@@ -360,10 +379,10 @@ def test_impossible_cohorts_are_refused(wrong: dict) -> None:
 
 
 def test_command_writes_and_tells_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert phantom.main([str(tmp_path / "few"), "--cohort", "--participants", "10", "--seed", "3"]) == 0
+    assert __main__.main([str(tmp_path / "few"), "--cohort", "--participants", "10", "--seed", "3"]) == 0
     assert len(list((tmp_path / "few-truth").rglob("*_mask.nii.gz"))) == 39  # 10 / 269 of 746 and of 292
-    assert phantom.main([str(tmp_path / "none"), "--participants", "0"]) == BadInputError.exit_code
+    assert __main__.main([str(tmp_path / "none"), "--participants", "0"]) == BadInputError.exit_code
     assert "participants" in capsys.readouterr().err
     arguments = [str(tmp_path / "one"), "--participants", "1", "--truth", str(tmp_path / "true")]
-    assert phantom.main([*arguments, "--spacing", "4", "4", "5"]) == 0
+    assert __main__.main([*arguments, "--spacing", "4", "4", "5"]) == 0
     assert len(list((tmp_path / "true").rglob("*_desc-brain_mask.nii.gz"))) == 1

@@ -7,12 +7,16 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from rbf import fit
+from scipy import ndimage
 
-from bids_app import classifier, files, modelfile, prediction
-from bids_app.atlas import brain_grid
-from bids_app.bids import Scan
+from bids_app.bids.names import Scan
 from bids_app.errors import BadInputError
-from bids_app.records import StoredModel, Threshold
+from bids_app.files import formats
+from bids_app.image.atlas import brain_grid, on_grid
+from bids_app.learning import classifier
+from bids_app.model import explanation, prediction, storage
+from bids_app.records.results import Purpose, StoredModel, Threshold
 
 GRID = brain_grid(3)
 V = int(GRID.data.sum())
@@ -31,13 +35,11 @@ def training() -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def stored(training: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> StoredModel:
-    model = classifier.fit(training, np.arange(N) % 2 == 1, VOXELS, C=1.0, gamma=0.125)
-    return modelfile.save(
+    model = fit(training, np.arange(N) % 2 == 1, VOXELS, C=1.0, gamma=0.125)
+    return storage.save(
         model,
         tmp_path_factory.mktemp("model"),
-        levels=("MS", "other"),
-        threshold=Threshold(0.3, "training"),
-        lesion_map="published",
+        purpose=Purpose(("MS", "other"), Threshold(0.3, "training"), "published"),
         protocol="published",
         training={},
         train_lesions=training[:, VOXELS],
@@ -49,8 +51,8 @@ def store(root: Path, name: str, lesions: np.ndarray, **about: float) -> Scan:
     path = root / scan.output("lesion_mni")
     mask = np.zeros(GRID.data.shape, bool)
     mask[GRID.data] = lesions
-    files.write_nifti(path, mask, GRID.affine)
-    files.write_json(path.with_name(path.name.split(".")[0] + ".json"), about)
+    formats.write_nifti(path, mask, GRID.affine)
+    formats.write_json(path.with_name(path.name.split(".")[0] + ".json"), about)
     return scan
 
 
@@ -116,9 +118,43 @@ def test_rows_of_earlier_runs_stay_and_those_of_the_same_scan_are_replaced(
     once = path.read_bytes()
     prediction.write(changed, tmp_path)
     assert path.read_bytes() == once
-    about = files.read_json(path.with_suffix(".json"))
+    about = formats.read_json(path.with_suffix(".json"))
     assert set(about) == {"MeasurementToolMetadata", *prediction.COLUMNS}
     assert all(about[name]["Description"] for name in about)
-    files.write_text(path, "nothing\n1\n")
+    formats.write_text(path, "nothing\n1\n")
     with pytest.raises(BadInputError, match=r"bids_app_predictions\.tsv"):
         prediction.write(changed, tmp_path)
+
+
+def test_leaving_a_lesion_out_is_the_difference_of_two_decisions(training: np.ndarray, stored: StoredModel) -> None:
+    scan = training[5]
+    found = explanation.leave_out(stored.model, scan)
+    assert found.decision == classifier.decide(stored.model, scan[None])[0]
+    assert len(found.lesions) > 3 and len({each.change for each in found.lesions}) > 1
+    assert sum(each.volume_ml for each in found.lesions) == pytest.approx(scan.sum() * GRID.voxel_ml)
+    assert [abs(each.change) for each in found.lesions] == sorted(
+        (abs(each.change) for each in found.lesions), reverse=True
+    )
+    inside = np.linalg.inv(GRID.affine)
+    components, _ = ndimage.label(on_grid(scan).data, np.ones((3, 3, 3)))
+    for each in (found.lesions[0], found.lesions[-1]):
+        # an oracle that knows nothing of components: take away the voxels whose part in the map is this lesion's
+        near = np.round(inside @ [*each.centre, 1])[:3].astype(int)
+        number = components[tuple(near)]
+        if not number:  # the middle of a bent lesion may lie outside it
+            continue
+        rest = scan & (components[GRID.data] != number)
+        gone = classifier.decide(stored.model, np.stack([scan, rest]))
+        assert each.change == pytest.approx(gone[0] - gone[1], abs=1e-12)
+        side = "left" if each.centre[0] < 0 else "right"
+        assert each.place.endswith(side) or abs(each.centre[0]) < 3
+
+
+def test_a_lesion_where_the_model_does_not_look_changes_nothing(stored: StoredModel) -> None:
+    scan = np.zeros(V, bool)
+    scan[np.setdiff1d(np.arange(V), VOXELS)[:1]] = True
+    found = explanation.leave_out(stored.model, scan)
+    assert [each.change for each in found.lesions] == [0.0] and explanation.lesion_words(
+        found
+    ) == "no lesion changes it"
+    assert explanation.leave_out(stored.model, np.zeros(V, bool)).lesions == ()

@@ -14,7 +14,7 @@ from scipy.stats import chi2_contingency
 from sklearn.feature_selection import chi2 as sklearn_chi2
 
 from bids_app.errors import BadInputError
-from bids_app.ranking import rank_counts, rank_voxels, ties_at
+from bids_app.learning.ranking import rank_counts, rank_voxels, ties_at
 
 
 def exact_scores(a: np.ndarray, b: np.ndarray, n1: int, n0: int) -> list[Fraction]:
@@ -125,5 +125,5 @@ def test_ties_need_a_count_of_voxels(count: int) -> None:
 
 
 def test_ranking_loads_neither_numba_nor_scikit_learn() -> None:
-    code = "import sys, bids_app.ranking; sys.exit(bool({'numba', 'sklearn'} & set(sys.modules)))"
+    code = "import sys, bids_app.learning.ranking; sys.exit(bool({'numba', 'sklearn'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -8,9 +8,12 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from bids_app import chain, files, intake
-from bids_app.geometry import canonical, centred
-from bids_app.records import Analysis, Volume
+from bids_app.files import formats
+from bids_app.image import chain, intake
+from bids_app.image.geometry import canonical, centred
+from bids_app.lesions import maps
+from bids_app.records.lesions import Analysis
+from bids_app.records.scan import Volume
 
 BRAIN_DICE = 0.95
 SD = (0.10, 0.14)  # of the belief in brain tissue; published 0.12
@@ -22,7 +25,7 @@ def analysed(image: nib.Nifti1Image, folder: Path) -> Analysis:
     volume, known, _ = intake.to_volume(image, np.asarray(image.dataobj))
     folder.mkdir()
     anatomy = chain.find_anatomy(centred(canonical(volume)), folder, seed=0, trust_header=known)
-    return chain.find_lesions(anatomy, 0.32)
+    return maps.find_lesions(anatomy, 0.32)
 
 
 @pytest.mark.parametrize("name", ["sub-01_ses-1", "sub-04_ses-1"])
@@ -30,10 +33,10 @@ def test_the_brain_is_found(real_data: Path, tmp_path: Path, name: str) -> None:
     place = name.replace("_", "/") + "/anat"
     image = nib.load(real_data / "raw" / place / f"{name}_FLAIR.nii.gz")
     found = analysed(image, tmp_path / "work")
-    expert = Volume(*files.read_nifti(real_data / "expert" / place / f"{name}_desc-brain_mask.nii.gz"))
-    truth, brain = canonical(expert).data > 0, found.anatomy.tissues.mask
+    expert = Volume(*formats.read_nifti(real_data / "expert" / place / f"{name}_desc-brain_mask.nii.gz"))
+    truth, brain = canonical(expert).data > 0, found.anatomy.fit.tissues.mask
     assert 2 * (brain & truth).sum() / (brain.sum() + truth.sum()) >= BRAIN_DICE
-    assert SD[0] < found.anatomy.moments.sd < SD[1]
+    assert SD[0] < found.anatomy.belief.moments.sd < SD[1]
     assert all(check.ok for check in found.checks)
 
 
@@ -47,5 +50,5 @@ def test_how_a_scan_is_stored_changes_no_voxel(real_data: Path, tmp_path: Path) 
     other = nib.Nifti1Image(stored, moved)
     other.header.set_data_dtype(np.int16)
     first, second = analysed(image, tmp_path / "a"), analysed(other, tmp_path / "b")
-    assert first.lesions.mni.any()
-    assert np.array_equal(first.lesions.mni, second.lesions.mni)
+    assert first.lesions.maps["published"].mni.any()
+    assert np.array_equal(first.lesions.maps["published"].mni, second.lesions.maps["published"].mni)

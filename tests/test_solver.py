@@ -8,9 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.svm import SVC
 
-from bids_app import kernels, solver
-from bids_app.records import Grid
-from bids_app.sweep import TOL
+from bids_app.learning import kernels, solver
+from bids_app.learning.starts import Problem
+from bids_app.learning.sweep import TOL
+from bids_app.records.cohort import Grid
 
 
 def cohort(n: int, v: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -104,8 +105,8 @@ def test_solutions_are_optimal_and_decide_as_libsvm_does(n_voxels: int, tol: flo
     kernels.fill_kernel(variables.distances, kernels.rbf_table(variables, gamma), kernel)
     beta, gradients = np.zeros((2, len(costs), size))
     biases = np.zeros(len(costs))
-    problem = (kernel, variables.sign, variables.opposite, copies)
-    assert solver.solve_path(*problem, costs, tol, 0, beta, gradients, biases) > 0
+    problem = Problem(kernel, variables.sign, variables.opposite, copies)
+    assert solver.solve_path(problem, costs, tol, 0, solver.Path(beta, gradients, biases)) > 0
     decisions = variables.sign - gradients + biases[:, None]
     for c, cost in enumerate(costs):
         alpha = variables.sign * beta[c]
@@ -145,8 +146,8 @@ def test_warm_starts_and_skipped_kernels_do_not_change_the_answer(
 ) -> None:
     lesions, positive = cohort(80, n_voxels)
     n, distances = 80, lower_distances(lesions)
-    moves, move = [], solver._move_gradients
-    monkeypatch.setattr(solver, "_move_gradients", lambda *arguments: (moves.append(arguments), move(*arguments)))
+    moves, move = [], solver.move_gradients
+    monkeypatch.setattr(solver, "move_gradients", lambda *arguments: (moves.append(arguments), move(*arguments)))
     train, validate = np.split(np.random.default_rng(4).permutation(n), [60])
     parts = (distances, positive, membership(train, n), membership(validate, n))
     grid = Grid((0.125, 1.0, 8.0), (0.125, 1.0, 8.0, 25.0, 32.0))

@@ -16,7 +16,8 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from bids_app.phantom_cohort import draw_cohort, write_cohort
+from bids_app.phantom.cohort import draw_cohort
+from bids_app.phantom.dataset import write_cohort
 
 ROOT = Path(__file__).parents[1]
 LOCKS = ("requirements.lock", "requirements-test.lock")
@@ -81,6 +82,21 @@ def test_the_locks_hold_what_the_package_asks_for_and_agree() -> None:
     assert {name: version for name, (version, _) in run.items()}.items() <= {
         name: version for name, (version, _) in test.items()
     }.items()
+
+
+def test_the_lock_of_torch_holds_its_extras_and_nothing_that_the_others_hold() -> None:
+    """Plain pins, since torch's wheels differ from index to index; what the main locks hold stays as it is there."""
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg", encoding="utf-8")
+    lines = (ROOT / "requirements-cnn.lock").read_text(encoding="utf-8").splitlines()
+    pins = [Requirement(line) for line in lines if not line.startswith("#")]
+    assert all(re.fullmatch(r"==[0-9.]+", str(pin.specifier)) for pin in pins)
+    own = {canonicalize_name(pin.name): str(pin.specifier)[2:] for pin in pins}
+    assert len(own) == len(pins) and not own.keys() & locked("requirements-test.lock").keys()
+    for extra in ("cnn", "train"):
+        for line in filter(None, config["options.extras_require"][extra].split("\n")):
+            wanted = Requirement(line)
+            assert wanted.specifier.contains(own[canonicalize_name(wanted.name)]), str(wanted)
 
 
 # -- network -------------------------------------------------------------------------------------

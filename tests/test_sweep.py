@@ -9,14 +9,16 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rbf import fit
 from sklearn.model_selection import GridSearchCV, StratifiedKFold
 from sklearn.svm import SVC
 
-from bids_app.classifier import decide, fit
 from bids_app.errors import BadInputError
-from bids_app.ranking import rank_counts, rank_voxels
-from bids_app.records import Cell, Fold, Grid, Ranking, SweepResult
-from bids_app.sweep import TOL, best_cell, best_count, decisions, merge, powers_of_two, refine_counts, sweep
+from bids_app.learning.classifier import decide, model_of
+from bids_app.learning.ranking import rank_counts, rank_voxels
+from bids_app.learning.refit import refit
+from bids_app.learning.sweep import TOL, Search, best_cell, best_count, merge, powers_of_two, refine_counts, sweep
+from bids_app.records.cohort import Cell, Fold, Grid, Ranking, SweepResult
 
 GRID = Grid((0.125, 1.0, 4.0, 32.0), (0.125, 0.5, 2.0, 16.0, 32.0))
 COUNTS = (1, 5, 16, 70, 150)
@@ -58,7 +60,7 @@ def test_sweep_is_grid_search_on_the_ranked_voxels(solver: str, searches: list[G
     told: list[str] = []
     tol = TIGHT if solver == "libsvm" else TOL
     parts = (lesions, positive, folds, COUNTS, GRID)
-    result = sweep(*parts, rerank=False, solver=solver, tol=tol, progress=told.append)
+    result = sweep(*parts, Search(rerank=False, solver=solver, tol=tol, progress=told.append))
     assert result.counts.tolist() == list(COUNTS)
     assert len(told) == len(COUNTS)
     for i, search in enumerate(searches):
@@ -82,7 +84,7 @@ def test_reranking_is_selection_inside_each_fold(solver: str) -> None:
     folds = stratified(positive, 3)
     counts = (2, 9, 60)
     tol = TIGHT if solver == "libsvm" else TOL
-    result = sweep(lesions, positive, folds, counts, GRID, rerank=True, solver=solver, tol=tol)
+    result = sweep(lesions, positive, folds, counts, GRID, Search(rerank=True, solver=solver, tol=tol))
     for f, fold in enumerate(folds):
         order = rank_voxels(lesions[fold.train], positive[fold.train]).order
         for i, n in enumerate(counts):
@@ -98,8 +100,8 @@ def test_both_solvers_choose_the_same_cells_of_a_large_grid() -> None:
     lesions, positive = cohort(120, 300, 3)
     values = tuple(2.0**k for k in range(-3, 6))
     parts = (lesions, positive, stratified(positive, 4), (4, 32, 300), Grid(values, values))
-    ours = sweep(*parts, rerank=True)
-    reference = sweep(*parts, rerank=True, solver="libsvm", tol=1e-5)
+    ours = sweep(*parts, Search(rerank=True))
+    reference = sweep(*parts, Search(rerank=True, solver="libsvm", tol=1e-5))
     assert np.abs(ours.correct.sum(axis=-1) - reference.correct.sum(axis=-1)).max() <= 1
     for i in range(3):
         assert best_cell(ours, i) == best_cell(reference, i)
@@ -116,12 +118,12 @@ def test_validation_scans_have_no_say_in_the_choice_of_voxels(rerank: bool, monk
         orders.append(ranking.order)
         return ranking
 
-    monkeypatch.setattr("bids_app.sweep.rank_counts", spy)
+    monkeypatch.setattr("bids_app.learning.sweep.rank_counts", spy)
     changed, relabelled = lesions.copy(), positive.copy()
     changed[fold.validate] = ~changed[fold.validate]
     relabelled[fold.validate] = ~positive[fold.validate]
     one, two, three = (
-        sweep(maps, labels, [fold], (3, 20), GRID, rerank=rerank)
+        sweep(maps, labels, [fold], (3, 20), GRID, Search(rerank=rerank))
         for maps, labels in ((lesions, positive), (changed, positive), (lesions, relabelled))
     )
     same = [np.array_equal(orders[0], order) for order in orders[1:]]
@@ -137,8 +139,8 @@ def test_scans_outside_a_fold_do_not_matter_when_reranking() -> None:
     changed, relabelled = lesions.copy(), positive.copy()
     changed[outside], relabelled[outside] = ~changed[outside], ~relabelled[outside]
     folds = [Fold(train, validate)]
-    one = sweep(lesions, positive, folds, (1, 10, 100), GRID, rerank=True)
-    two = sweep(changed, relabelled, folds, (1, 10, 100), GRID, rerank=True)
+    one = sweep(lesions, positive, folds, (1, 10, 100), GRID, Search(rerank=True))
+    two = sweep(changed, relabelled, folds, (1, 10, 100), GRID, Search(rerank=True))
     np.testing.assert_array_equal(one.correct, two.correct)
 
 
@@ -148,14 +150,15 @@ def test_decisions_are_those_of_svc_on_the_ranked_voxels() -> None:
     order = rank_voxels(lesions, positive).order
     choices = ((60, 4.0, 0.125), (1, 1.0, 0.5), (60, 0.125, 2.0), (150, 32.0, 0.125))
     cells = [Cell(n, cost, gamma, 0.0) for n, cost, gamma in choices]
-    on_train, on_test = decisions(lesions, positive, test, cells, order)
-    assert on_train.shape == (4, 90)
-    assert on_test.shape == (4, 40)
-    for k, cell in enumerate(cells):
+    found = refit(lesions, positive, test, cells, order)
+    assert [each.cell for each in found] == cells
+    for each, cell in zip(found, cells, strict=True):
+        assert each.train.shape == (90,)
+        assert each.test.shape == (40,)
         chosen = order[: cell.n_voxels]
         svc = SVC(C=cell.C, gamma=cell.gamma, tol=1e-6).fit(lesions[:, chosen].astype(float), positive)
         model = fit(lesions, positive, chosen, cell.C, cell.gamma)
-        for maps, values in ((lesions, on_train[k]), (test, on_test[k])):
+        for maps, values in ((lesions, each.train), (test, each.test)):
             expected = svc.decision_function(maps[:, chosen].astype(float))
             np.testing.assert_allclose(values, expected, atol=2e-3)
             clear = np.abs(expected) > 2e-3
@@ -163,16 +166,31 @@ def test_decisions_are_those_of_svc_on_the_ranked_voxels() -> None:
             np.testing.assert_allclose(values, decide(model, maps), atol=1e-9)
 
 
+@pytest.mark.parametrize("n", [1, 2, 40])
+def test_equal_scans_get_equal_decisions_and_the_model_gives_the_same_bits(n: int) -> None:
+    """On few voxels most scans tie: a last bit that breaks ties moves the AUC by a tenth."""
+    lesions, positive = cohort()
+    test, _ = cohort(61, seed=7)
+    order = rank_voxels(lesions, positive).order
+    (found,) = refit(lesions, positive, test, [Cell(n, 4.0, 0.25, 0.0)], order)
+    patterns = np.concatenate([lesions, test])[:, order[:n]]
+    values = np.concatenate([found.train, found.test])
+    assert len(np.unique(values)) <= len(np.unique(patterns, axis=0))
+    model = model_of(found.trained, lesions, order[:n], 4.0, 0.25)
+    np.testing.assert_array_equal(decide(model, lesions), found.train)
+    np.testing.assert_array_equal(decide(model, test), found.test)
+
+
 def test_test_scans_do_not_change_the_decisions_of_others() -> None:
     lesions, positive = cohort()
     test, _ = cohort(10, seed=7)
     order = rank_voxels(lesions, positive).order
     cells = [Cell(20, 4.0, 0.125, 0)]
-    on_train, on_test = decisions(lesions, positive, test, cells, order)
-    alone = decisions(lesions, positive, test[:1], cells, order)
-    np.testing.assert_allclose(on_train, alone[0], atol=1e-12)
-    np.testing.assert_allclose(on_test[:, :1], alone[1], atol=1e-12)
-    assert decisions(lesions, positive, test, [], order)[1].shape == (0, 10)
+    (together,) = refit(lesions, positive, test, cells, order)
+    (alone,) = refit(lesions, positive, test[:1], cells, order)
+    np.testing.assert_allclose(together.train, alone.train, atol=1e-12)
+    np.testing.assert_allclose(together.test[:1], alone.test, atol=1e-12)
+    assert refit(lesions, positive, test, [], order) == []
 
 
 @settings(max_examples=60, deadline=None)
@@ -239,8 +257,8 @@ def test_rounding_does_not_break_ties() -> None:
 def test_merged_sweeps_are_one_sweep() -> None:
     lesions, positive = cohort(50, 40)
     parts = (lesions, positive, stratified(positive, 3))
-    some, others = (sweep(*parts, counts, GRID, rerank=True) for counts in ((1, 8, 40), (8, 3)))
-    whole = sweep(*parts, (1, 3, 8, 40), GRID, rerank=True)
+    some, others = (sweep(*parts, counts, GRID, Search(rerank=True)) for counts in ((1, 8, 40), (8, 3)))
+    whole = sweep(*parts, (1, 3, 8, 40), GRID, Search(rerank=True))
     merged = merge(some, others)
     assert merged.counts.tolist() == [1, 3, 8, 40]
     np.testing.assert_array_equal(merged.correct, whole.correct)
@@ -253,7 +271,7 @@ def test_the_smallest_cohort(rerank: bool) -> None:
     lesions = np.array([[1], [1], [0], [0]], bool)
     positive = np.array([True, True, False, False])
     folds = [Fold(np.array([0, 2]), np.array([1, 3])), Fold(np.array([1, 3]), np.array([0, 2]))]
-    result = sweep(lesions, positive, folds, powers_of_two(1), GRID, rerank=rerank)
+    result = sweep(lesions, positive, folds, powers_of_two(1), GRID, Search(rerank=rerank))
     assert (result.correct == 2).all()
     assert best_count(result) == Cell(1, 0.125, 0.125, 1.0)
 
@@ -264,7 +282,7 @@ def test_bad_input_is_refused() -> None:
     fold = Fold(np.arange(8), np.arange(8, 12))
 
     def run(folds: list[Fold], counts: tuple[int, ...] = (1,), grid: Grid = GRID, solver: str = "smo") -> None:
-        sweep(lesions, positive, folds, counts, grid, rerank=True, solver=solver)
+        sweep(lesions, positive, folds, counts, grid, Search(rerank=True, solver=solver))
 
     with pytest.raises(BadInputError, match="fold 2 of 2: none of the 3 scans belongs to the negative group"):
         run([fold, Fold(np.array([0, 2, 4]), np.array([1]))])

@@ -10,10 +10,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bids_app import cohort, files, tables
-from bids_app.bids import Scan
+from bids_app.bids.names import Scan
+from bids_app.cohort import labels
 from bids_app.errors import BadInputError, MissingInputError
-from bids_app.records import Division, Labelled
+from bids_app.files import formats
+from bids_app.learning import division as cohort
+from bids_app.records.cohort import Division, Labelled
 
 
 def scan(name: str) -> Scan:
@@ -22,22 +24,18 @@ def scan(name: str) -> Scan:
 
 def touch(root: Path, *paths: str) -> None:
     for path in paths:
-        files.write_text(root / path, "")
+        formats.write_text(root / path, "")
 
 
 def tsv(path: Path, text: str) -> None:
     """Write a table whose cells are separated by blanks."""
-    files.write_text(path, "\n".join("\t".join(line.split()) for line in text.strip().splitlines()) + "\n")
+    formats.write_text(path, "\n".join("\t".join(line.split()) for line in text.strip().splitlines()) + "\n")
 
 
 def labelled(root: Path, names: str, *, group_column: str | None = None, exclude: tuple[str, ...] = ()) -> Labelled:
-    return tables.label(
+    return labels.label(
         [scan(name) for name in names.split()],
-        root,
-        root / "derivatives",
-        group_column=group_column,
-        positive="RRMS",
-        negative="NMOSD",
+        labels.Tables(root, root / "derivatives", group_column, ("RRMS", "NMOSD")),
         exclude=exclude,
     )
 
@@ -48,19 +46,19 @@ def test_finds_every_map_and_nothing_else(tmp_path: Path) -> None:
     touch(tmp_path, scan("sub-03").output("lesion"), scan("sub-03").output("belief_mni"))
     touch(tmp_path, "tpl-MNI152NLin2009aSym/anat/tpl-MNI152NLin2009aSym_res-3_label-L_desc-RRMS_probseg.nii.gz")
     touch(tmp_path, ".work/" + made[0].output("lesion_mni"), "group/" + made[0].output("lesion_mni"))
-    found = tables.find_maps(tmp_path, "published")
+    found = labels.find_maps(tmp_path, "published")
     assert [each.name for each in found] == [each.name for each in made]
     assert all(each.path == each.output("lesion_mni") for each in found)
-    assert [each.name for each in tables.find_maps(tmp_path, "cleaned")] == [made[2].name]
+    assert [each.name for each in labels.find_maps(tmp_path, "cleaned")] == [made[2].name]
 
 
 def test_no_map_says_what_to_do_and_a_misplaced_one_is_refused(tmp_path: Path) -> None:
     for folder in (tmp_path, tmp_path / "absent"):
         with pytest.raises(MissingInputError, match="participant level first"):
-            tables.find_maps(folder, "cleaned")
+            labels.find_maps(folder, "cleaned")
     touch(tmp_path, scan("sub-01").output("lesion_mni").replace("sub-01/", "sub-02/"))
     with pytest.raises(BadInputError, match=r"sub-02.*rename it to sub-01/anat/sub-01_space"):
-        tables.find_maps(tmp_path, "published")
+        labels.find_maps(tmp_path, "published")
 
 
 def test_labels_covariates_and_all_that_is_left_out(tmp_path: Path) -> None:
@@ -172,9 +170,9 @@ def test_divisions_round_trip_in_any_order(tmp_path: Path, sizes: list[int], see
     positive = np.array([int(name[4:]) % 2 == 0 for name in people])
     made = {"published": "participant", "leakage-free": "participant"}
     divisions = {name: cohort.divide(positive, people, 0.3, by, seed) for name, by in made.items()}
-    table = tables.division_table(names, divisions)
-    files.write_tsv(tmp_path / "division.tsv", table.sample(frac=1, random_state=seed))
-    read = tables.read_division(tmp_path / "division.tsv", names)
+    table = labels.division_table(names, divisions)
+    formats.write_tsv(tmp_path / "division.tsv", table.sample(frac=1, random_state=seed))
+    read = labels.read_division(tmp_path / "division.tsv", names)
     assert {name: each.unit for name, each in read.items()} == {"published": "scan", "leakage-free": "participant"}
     for name, division in divisions.items():
         np.testing.assert_array_equal(read[name].train, division.train)
@@ -184,15 +182,15 @@ def test_divisions_round_trip_in_any_order(tmp_path: Path, sizes: list[int], see
 def test_wrong_divisions_are_refused_by_name(tmp_path: Path) -> None:
     names = ["sub-01_ses-1", "sub-01_ses-2", "sub-02", "sub-03"]
     whole = Division(np.array([0, 1, 2]), np.array([3]), "scan")
-    table = tables.division_table(names, {"published": whole, "leakage-free": whole})
+    table = labels.division_table(names, {"published": whole, "leakage-free": whole})
     assert table["session_id"].tolist()[:2] == ["ses-1", "ses-2"]
     assert table["session_id"].isna().tolist() == [False, False, True, True]
     path = tmp_path / "division.tsv"
 
     def refused(changed: pd.DataFrame, message: str) -> None:
-        files.write_tsv(path, changed)
+        formats.write_tsv(path, changed)
         with pytest.raises(BadInputError, match=message):
-            tables.read_division(path, names)
+            labels.read_division(path, names)
 
     refused(table.iloc[1:], "sub-01_ses-1 is not in the file")
     refused(pd.concat([table, table.iloc[:1].assign(scan="sub-09")]), "sub-09 is not among the scans")
@@ -202,4 +200,4 @@ def test_wrong_divisions_are_refused_by_name(tmp_path: Path) -> None:
     refused(table.assign(published="test"), "empty training or test")
     refused(table.drop(columns="published"), "column published is missing")
     with pytest.raises(BadInputError, match="each of the 4 scans once"):
-        tables.division_table(names, {"published": Division(np.array([0]), np.array([3]), "scan")})
+        labels.division_table(names, {"published": Division(np.array([0]), np.array([3]), "scan")})

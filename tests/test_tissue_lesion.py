@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import ndimage, stats
 
-from bids_app import lesion, tissue
 from bids_app.errors import ScanError
-from bids_app.records import Moments, Priors, Tissues, Volume
+from bids_app.image import lesion, registration, tissue
+from bids_app.records.scan import Moments, Priors, Tissues, Volume
 
 TRUE = {"GM": (300.0, 25.0), "WM": (240.0, 18.0), "CSF": (90.0, 30.0)}  # mean and SD of FLAIR
 AFFINE = np.diag([2.0, 2.0, 3.0, 1.0])
@@ -45,7 +45,7 @@ def as_tissues(labels: np.ndarray) -> Tissues:
 @pytest.mark.parametrize("lesions", [0.0, 0.03])
 def test_the_means_of_a_mixture_are_recovered(lesions: float) -> None:
     scan, priors, truth = brain(lesions)
-    found = tissue.segment(scan, priors)
+    found = tissue.segment(scan, priors, priors.mask > 0.5)
     for name, (mean, sd) in TRUE.items():
         assert abs(found.means[name] - mean) < 0.1 * sd, name
     inside = found.mask & (truth > 0)
@@ -55,7 +55,7 @@ def test_the_means_of_a_mixture_are_recovered(lesions: float) -> None:
 
 def test_posteriors_are_shares_and_lesions_belong_to_none() -> None:
     scan, priors, _ = brain(0.03)
-    found = tissue.segment(scan, priors)
+    found = tissue.segment(scan, priors, priors.mask > 0.5)
     total = found.gm + found.wm + found.csf
     assert min(found.gm.min(), found.wm.min(), found.csf.min()) >= 0
     assert total.max() < 1 + 1e-5
@@ -69,21 +69,61 @@ def test_posteriors_are_shares_and_lesions_belong_to_none() -> None:
 @pytest.mark.parametrize("gain", [0.01, 40.0])
 def test_tissues_do_not_depend_on_the_scanners_unit(gain: float) -> None:
     scan, priors, _ = brain()
-    one = tissue.segment(scan, priors)
-    other = tissue.segment(scan.like(scan.data * np.float32(gain)), priors)
+    one = tissue.segment(scan, priors, priors.mask > 0.5)
+    other = tissue.segment(scan.like(scan.data * np.float32(gain)), priors, priors.mask > 0.5)
     assert np.allclose(one.gm, other.gm, atol=2e-3)
     assert other.means["GM"] == pytest.approx(gain * one.means["GM"], rel=1e-4)
 
 
-def test_clipping_stops_the_brightest_only() -> None:
-    scan, _, _ = brain()
-    scan.data[24, 24, 18] = 9000
-    clipped = tissue.clipped(scan)
-    assert clipped.data.dtype == np.float32
-    assert clipped.data.max() < 600
-    low = scan.data < clipped.data.max()
-    assert np.array_equal(clipped.data[low], scan.data[low])
-    assert 0.99 < low[scan.data > 0].mean() < 1
+def test_lesions_are_capped_for_the_registration_only() -> None:
+    scan, _, truth = brain(0.03)
+    inside = truth > 0
+    before = scan.data.copy()
+    capped = registration.brain_only(scan, inside)
+    assert not capped.data[~inside].any()
+    top = registration.CAP * np.median(before[inside])
+    low = inside & (before <= top)
+    assert np.array_equal(capped.data[low], before[low])
+    assert capped.data[inside & ~low] == pytest.approx(top)
+    assert np.array_equal(scan.data, before)
+
+
+def test_a_brain_ends_where_the_image_does_but_keeps_its_fluid() -> None:
+    scan, _, truth = brain(0.0)
+    data = scan.data.copy()
+    data[22:26, 22:26, 18] = 0  # fluid so dark that it is stored as 0
+    data[:, :, :6] = 0  # beyond the field of view
+    seen = tissue.seen_brain(scan.like(data), truth > 0)
+    assert np.array_equal(seen[..., 6:], (truth > 0)[..., 6:])
+    assert not seen[..., :6].any()
+
+
+def test_bright_fat_at_the_edge_is_no_brain_but_a_lesion_there_is() -> None:
+    scan, _, truth = brain(0.0)
+    inside, data = truth > 0, scan.data.copy()
+    ball = ndimage.distance_transform_edt(~inside, sampling=scan.spacing)
+    deep = ndimage.distance_transform_edt(inside, sampling=scan.spacing)
+    rim = inside & (deep <= 2)
+    data[(ball > 0) & (ball < 8)] = 1500  # scalp without bone between, and what of it the voxels of the edge hold
+    half = np.indices(truth.shape)[0] < truth.shape[0] // 2
+    data[rim & half] = 700
+    lesion_there = inside & ~half & (deep < 9) & (deep > 4) & (np.indices(truth.shape)[2] == 18)
+    data[lesion_there] = 600
+    kept = tissue.without_fat(scan.like(data), inside)
+    assert not kept[rim & half].any()
+    assert kept[lesion_there].all()
+    assert np.array_equal(kept[~half], inside[~half])
+    assert np.array_equal(tissue.without_fat(scan, inside), inside)
+
+
+@pytest.mark.parametrize("outside", [0.0, 3000.0])
+def test_what_lies_outside_the_brain_changes_no_voxel_of_it(outside: float) -> None:
+    """Fat and air do not reach the bias field, and so neither tissues nor belief."""
+    scan, _, truth = brain(0.01)
+    inside = truth > 0
+    other = scan.like(np.where(inside, scan.data, np.float32(outside)))
+    one, two = (tissue.correct_bias(volume, inside).data[inside] for volume in (scan, other))
+    assert np.array_equal(one, two)
 
 
 def test_bias_correction_takes_a_smooth_field_out() -> None:

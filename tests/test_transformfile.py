@@ -10,10 +10,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bids_app import transformfile
 from bids_app.errors import BadInputError
-from bids_app.geometry import LPS, to_ants
-from bids_app.records import Volume
+from bids_app.image.itk import LPS, to_ants
+from bids_app.participant import transforms as transformfile
+from bids_app.records.scan import Volume
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,56 @@
+"""The reporting checklists: every item is there, and every place that is named exists."""
+
+from __future__ import annotations
+
+import re
+from importlib import resources
+from typing import Any
+
+import pandas as pd
+
+from bids_app.report import checklist
+
+TRIPOD = (
+    "1 2 3a 3b 3c 4 5a 5b 6a 6b 6c 7 8a 8b 8c 9a 9b 9c 10 11 12a 12b 12c 12d 12e 12f 12g 13 14 15 16 17 "
+    "18a 18b 18c 18d 18e 18f 19 20a 20b 20c 21 22 23a 23b 24 25 26 27a 27b 27c"
+)
+
+
+def filled(metrics: dict[str, Any], there: list[str]) -> pd.DataFrame:
+    return checklist.table(metrics, there).set_index(["guideline", "item"])
+
+
+def test_every_item_of_both_is_there_once() -> None:
+    items = checklist.items()
+    numbers = {name: part["item"].tolist() for name, part in items.groupby("guideline")}
+    assert numbers == {"TRIPOD+AI": TRIPOD.split(), "CLAIM 2024": [str(k) for k in range(1, 45)]}
+    assert set(numbers) == set(checklist.GUIDES)
+    assert (items["topic"].str.len() < 60).all()  # our own short words
+    assert (items["answer"].notna() | items["author"].notna()).all()
+    assert (items["answer"].isna() == items["places"].isna()).all()
+
+
+def test_what_is_not_there_is_left_to_the_author() -> None:
+    nothing = filled({}, [])
+    assert (nothing["status"] == checklist.TODO).all()
+    assert nothing["for_the_author"].notna().all() and nothing["answer"].isna().all()
+    some = filled({"left_out": [], "published": {"raters": {}}}, ["group/model_card.md"])
+    assert some.loc[("TRIPOD+AI", "27b"), "status"] == checklist.PARTLY
+    assert some.loc[("CLAIM 2024", "8"), "where"] == "group/metrics.json#left_out"  # nobody left out is an answer
+    assert some.loc[("CLAIM 2024", "18"), "status"] == checklist.TODO  # no raters
+    assert some.loc[("TRIPOD+AI", "17"), "status"] == checklist.TODO
+
+
+def test_sections_that_are_named_are_in_the_report() -> None:
+    template = resources.files("bids_app.report").joinpath("templates", "group.html.j2").read_text(encoding="utf-8")
+    sections = {place.partition("#")[2] for place in checklist.files() if place.startswith("group.html#")}
+    assert sections <= set(re.findall(r'<h2 id="(\w+)"', template)) and len(sections) >= 4
+
+
+def test_the_page_says_each_item_and_escapes() -> None:
+    found = checklist.table({"cohort": {"voxels": 1}}, ["logs/CITATION_group.md"])
+    found.loc[0, "topic"] = "<script>alert(1)</script>"
+    text = checklist.page(found, "1.2.3")
+    assert "<script" not in text and "&lt;script&gt;" in text
+    assert text.count('<th scope="row">') == len(found) == 52 + 44
+    assert text.count('<span class="todo">TODO</span>') == (found["status"] == checklist.TODO).sum()

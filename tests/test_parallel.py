@@ -1,0 +1,33 @@
+"""Tasks in worker processes: what a run leaves behind."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+TWICE = """
+import math, os, sys, tempfile
+from pathlib import Path
+from bids_app.files import atomic
+from bids_app.machine import parallel, process
+
+if __name__ == "__main__":
+    for _ in range(2):
+        os.environ["TMPDIR"] = ""
+        with atomic.temporary_folder(Path(sys.argv[1])) as folder:
+            tempfile.tempdir = None
+            process.keep_to(folder)
+            found = parallel.run(math.sqrt, [4, 9], parallel.Workers(1, isolated=True), lambda task, reason: reason)
+            print(sorted(found))
+"""
+
+
+def test_a_second_run_in_a_process_leaves_nothing_either(tmp_path: Path) -> None:
+    """Dask keeps the folder for temporary files that it knew when it was imported: that of the first run."""
+    (tmp_path / "twice.py").write_text(TWICE)
+    root = tmp_path / "work"
+    words = [sys.executable, str(tmp_path / "twice.py"), str(root)]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.stdout.split("\n")[:2] == ["[2.0, 3.0]"] * 2, done.stderr
+    assert [str(path) for path in root.rglob("*")] == []
