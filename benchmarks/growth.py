@@ -1,6 +1,6 @@
 """Cost against size: scans and processes at the participant level, scans and voxels at the group level.
 
-    python benchmarks/growth.py [--quick] [--only {participant,group}] [--output FILE]
+    python benchmarks/growth.py [--quick] [--only {participant,group,memory}] [--scans 10000] [--output FILE]
 
 Participant level, through the command line, on made-up scans of 2 x 2 x 4 mm: wall and CPU seconds and the peak
 memory of the largest process, for 1 to 16 scans on 1 and on 2 processes. Efficiency is the wall time a scan of one
@@ -16,6 +16,10 @@ dealt into 2, 4 and 8 parts; each figure is the mean over the parts of all cohor
 its work, which no cache can change: steps of the solver times scans it looks at in each (equal maps are one scan), in
 thousand millions. The exponent is the slope of log cost over log scans from one size to the next, and from the smallest
 to the largest, where that of the seconds may not exceed 2.
+
+Memory: the peak of the command at the group level on ``--scans`` made-up lesion maps, with every recipe but with few
+folds and counts, since they cost time and no memory (2 folds, no refinement, one repeat, no nested cross-validation of
+the published classifier). At most 4 GB.
 """
 
 from __future__ import annotations
@@ -40,17 +44,19 @@ import psutil
 from sklearn.model_selection import StratifiedKFold
 from threadpoolctl import threadpool_limits
 
-from bids_app import phantom, solver
-from bids_app.evaluation import bootstrap, performance
-from bids_app.kernels import nested_distances, pack_by_scan, pack_by_voxel
-from bids_app.phantom_cohort import draw_cohort
-from bids_app.ranking import rank_voxels
-from bids_app.records import Cohort, Fold, Grid
-from bids_app.sweep import powers_of_two, sweep
+from bids_app.learning import solver
+from bids_app.learning.kernels import nested_distances, pack_by_scan, pack_by_voxel
+from bids_app.learning.measures import bootstrap, performance
+from bids_app.learning.ranking import rank_voxels
+from bids_app.learning.sweep import Search, powers_of_two, sweep
+from bids_app.phantom import dataset
+from bids_app.phantom.cohort import draw_cohort
+from bids_app.phantom.records import Design
+from bids_app.records.cohort import Cohort, Fold, Grid
 
 VALUES = tuple(2.0**k for k in range(-3, 6))
 FINER = (3 / 2) ** 3  # voxels at 2 mm for each at 3 mm
-EXPONENT, EFFICIENCY = 2.0, 0.9
+EXPONENT, EFFICIENCY, MOST_GB = 2.0, 0.9, 4.0
 SCANS = {"full": (1, 2, 4, 8, 16), "quick": (2, 4)}
 COHORTS = {"full": (2888, 2), "quick": (361, 1)}  # scans, and how many such cohorts
 PARTS = {"full": (8, 4, 2, 1), "quick": (2, 1)}
@@ -61,18 +67,42 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Measure, print the tables, write the JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_const", const="quick", default="full", dest="size")
-    parser.add_argument("--only", choices=("participant", "group"))
+    parser.add_argument("--only", choices=("participant", "group", "memory"))
+    parser.add_argument("--scans", type=int, default=10_000, help="of the memory's run (default: %(default)s)")
     parser.add_argument("--output", type=Path, metavar="FILE", help="write the results as JSON")
     args = parser.parse_args(argv)
     found: dict[str, Any] = {}
-    if args.only != "group":
+    if args.only in (None, "participant"):
         found["participant"] = participant_growth(SCANS[args.size])
-    if args.only != "participant":
+    if args.only in (None, "group"):
         with threadpool_limits(1):
             found["group"] = group_growth(*COHORTS[args.size], PARTS[args.size])
+    if args.only in (None, "memory"):
+        found["memory"] = group_memory(1000 if args.size == "quick" else args.scans)
     if args.output:
         args.output.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
     return 0
+
+
+# -- memory of the group level -------------------------------------------------------------------
+
+FEW = ("--lesion-threshold", "0.32", "--nested-folds", "0", "--refine-limit", "0", "--cv-folds", "2", "--repeats", "1")
+
+
+def group_memory(n_scans: int) -> dict[str, float]:
+    """Run the group level on a made-up cohort, a quarter as many people as scans; print and return what it took."""
+    n_negative = round(0.28 * n_scans)
+    people = (n_scans // 4, max(n_negative // 4, 10))
+    with tempfile.TemporaryDirectory() as folder:
+        raw, maps = Path(folder) / "raw", Path(folder) / "maps"
+        dataset.write_cohort(
+            draw_cohort(n_participants=people, n_scans=(n_scans - n_negative, n_negative), seed=1), raw, maps
+        )
+        row = run_app([str(raw), str(maps), "group", *FEW]) | {"scans": n_scans}
+    verdict = "met" if row["peak_gb"] <= MOST_GB else "MISSED"
+    took = f"{row['peak_gb']:.2f} GB, {row['cpu']:.0f} CPU s"
+    print(f"group level, {n_scans} scans: {took}; {verdict}: at most {MOST_GB} GB")
+    return row
 
 
 # -- participant level ---------------------------------------------------------------------------
@@ -84,8 +114,8 @@ def participant_growth(numbers: Sequence[int]) -> list[dict[str, float]]:
     print(f"{'scans':>5}{'processes':>11}{'wall s':>9}{'CPU s':>9}{'CPU s a scan':>14}{'peak GB':>9}{'efficiency':>12}")
     with tempfile.TemporaryDirectory() as folder:
         raw = Path(folder) / "raw"
-        phantom.make_dataset(
-            raw, Path(folder) / "truth", n_positive=max(numbers), n_negative=1, sessions=(1,), spacing=(2.0, 2.0, 4.0)
+        dataset.make_dataset(
+            raw, Path(folder) / "truth", Design(max(numbers), 1, sessions=(1,), spacing=(2.0, 2.0, 4.0))
         )
         labels = sorted(path.name for path in raw.glob("sub-*"))
         for processes in (1, 2):
@@ -259,7 +289,7 @@ def _steps(maps: np.ndarray, positive: np.ndarray, participants: np.ndarray, fol
 
     step("kernels", distances)
     with mock.patch.object(solver, "solve_path", counted):
-        step("sweep", lambda: sweep(maps, positive, division, counts, grid, rerank=False))
+        step("sweep", lambda: sweep(maps, positive, division, counts, grid, Search(rerank=False)))
     step("evaluation", evaluate)
     return {**seconds, "work": work[0] / 1e9}
 

@@ -23,11 +23,11 @@ from pathlib import Path
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from bids_app.cohort import divide
+from bids_app.learning.division import divide
+from bids_app.learning.protocols import HONEST, PUBLISHED, Plan, leakage_free, published
 from bids_app.options import Options
-from bids_app.phantom_cohort import draw_cohort
-from bids_app.protocols import HONEST, PUBLISHED, Plan, leakage_free, published
-from bids_app.records import Threshold
+from bids_app.phantom.cohort import draw_cohort
+from bids_app.records.cohort import LesionMaps, Threshold
 
 BAND = (0.47, 0.53)
 COVERED = 0.9  # share of the seeds; 95 % are expected
@@ -44,15 +44,19 @@ def run_seed(seed: int) -> dict[str, object]:
     """Draw a shuffled cohort and evaluate it both ways; return test AUC, interval and count by protocol."""
     start = time.process_time()
     cohort = draw_cohort(seed=seed, shuffle_labels=True)
-    given = Threshold(0.32, "given")
+    maps = LesionMaps(cohort.lesions, Threshold(0.32, "given"))
     row: dict[str, object] = {"seed": seed}
     for name, (protocol, unit) in PROTOCOLS.items():
         division = divide(cohort.positive, cohort.participants, by=unit, seed=seed)
-        found, _ = protocol(
-            lambda rows: (cohort.lesions, given), cohort.positive, cohort.participants, division, default_plan(seed)
+        found = protocol(
+            lambda rows: maps,
+            cohort.positive,
+            cohort.participants,
+            division,
+            default_plan(seed),
         )
-        area = found.test_bootstrap["auc"]
-        row[name] = {"auc": area.value, "low": area.low, "high": area.high, "n": found.cells[found.chosen].n_voxels}
+        area = found.test.bootstrap["auc"]
+        row[name] = {"auc": area.value, "low": area.low, "high": area.high, "n": found.selection.cell.n_voxels}
     return {**row, "cpu_seconds": time.process_time() - start}
 
 

@@ -25,9 +25,12 @@ from pathlib import Path
 import numpy as np
 import psutil
 
-from bids_app import files, phantom, places
-from bids_app.bids import find_scans
-from bids_app.phantom_cohort import draw_cohort, write_cohort
+from bids_app.bids.query import find_scans
+from bids_app.files import atomic, formats
+from bids_app.phantom import dataset
+from bids_app.phantom.cohort import draw_cohort
+from bids_app.phantom.dataset import write_cohort
+from bids_app.phantom.records import Design
 
 TESTS = Path(__file__).resolve().parent.parent / "tests"
 sys.path.insert(0, str(TESTS))
@@ -86,13 +89,16 @@ class Watch:
             ratios[f"{name}_growth"] = round(float(np.mean(values[-fifth:]) / np.mean(values[fifth : 2 * fifth])), 3)
         return ratios
 
+    def kb_a_scan(self, n_scans: int) -> float:
+        """Return what the command took in all after its start-up, by scan: where it is flat, less the more scans."""
+        first = len(self.main_mb) // 5
+        return round((max(self.main_mb) - self.main_mb[first]) * 1000 / n_scans, 1)
+
 
 def participant_level(folder: Path, n_scans: int, nprocs: int, science: bool) -> dict[str, object]:
     """Run, kill half way, run again; return what was seen."""
     first, done = folder / "first", folder / "done"
-    phantom.make_dataset(
-        first, folder / "truth", n_positive=1, n_negative=1, sessions=(1,), spacing=(2.0, 2.0, 4.0), seed=1
-    )
+    dataset.make_dataset(first, folder / "truth", Design(1, 1, sessions=(1,), spacing=(2.0, 2.0, 4.0)), seed=1)
     command = [sys.executable, "-m", "bids_app", str(first), str(done), "participant", "--skip-bids-validation"]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     env, program = dict(os.environ), ["-m", "bids_app"]
@@ -101,7 +107,7 @@ def participant_level(folder: Path, n_scans: int, nprocs: int, science: bool) ->
         program = [str(TESTS / "quick_app.py")]
     raw, out = folder / "raw", folder / "out"
     scan = first / find_scans(first)[0][0].path
-    files.write_json(raw / "dataset_description.json", {"Name": "load", "BIDSVersion": "1.10.0"})
+    formats.write_json(raw / "dataset_description.json", {"Name": "load", "BIDSVersion": "1.10.0"})
     for n in range(n_scans):
         path = raw / f"sub-{n:04d}" / "anat" / f"sub-{n:04d}_FLAIR.nii.gz"
         path.parent.mkdir(parents=True)
@@ -129,8 +135,8 @@ def participant_level(folder: Path, n_scans: int, nprocs: int, science: bool) ->
     text = (folder / "said").read_text()
     counts = re.search(r"(\d+) scans done, (\d+) unchanged, (\d+) failed", text)
     again, unchanged, failed = map(int, counts.groups()) if counts else (0, 0, n_scans)
-    rows = len(files.read_tsv(out / "participants_lesions.tsv"))
-    half = len(list(out.rglob(f"{places.PART}*")))
+    rows = len(formats.read_tsv(out / "participants_lesions.tsv"))
+    half = len(list(out.rglob(f"{atomic.PART}*")))
     lost = failed + (n_scans - rows) + (n_scans - marks()) + (at_kill - unchanged) + half + process.returncode
     return {
         "scans": n_scans,
@@ -142,6 +148,7 @@ def participant_level(folder: Path, n_scans: int, nprocs: int, science: bool) ->
         "lost": lost,
         "worker_peak_mb": round(max(watch.worker_mb)),
         "command_peak_mb": round(max(watch.main_mb)),
+        "command_kb_a_scan": watch.kb_a_scan(n_scans),
         **watch.growth(),
         "wall_s": round(time.monotonic() - began),
     }

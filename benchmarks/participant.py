@@ -5,7 +5,7 @@
 Every scan goes through the whole chain once for each way to register it, each time in a process of its own on one
 thread, so that peak memory belongs to that way alone:
 
-- ours          affine by normalised correlation, SyN at 3 mm
+- ours          affine by normalised correlation, SyN with local cross-correlation at 3 mm
 - ants-1mm      ANTs' default, ``ants.registration(type_of_transform="SyN")``, at the template's 1 mm
 - ants-quick    ``antsRegistrationSyNQuick[s]`` at 1 mm
 - greedy        picsl_greedy, affine and diffeomorphic, NCC, at 3 mm (skipped where it is not installed)
@@ -27,20 +27,20 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from functools import wraps
+from functools import partial, wraps
 from pathlib import Path
 from typing import Any
 
-from bids_app import engine
+from bids_app.machine import process
 
 HERE = Path(__file__).resolve().parent.parent
 DEEP_MM = 20.0
 DARK = 0.55  # of the gray matter's mean
 WAYS = ("ours", "ants-1mm", "ants-quick", "greedy")
-STEPS = ("bias correction", "registration", "tissues", "lesions", "normalisation", "figures", "writing")
+STEPS = ("brain", "bias correction", "registration", "tissues", "lesions", "normalisation", "figures", "writing")
 MEASURES = ("dice", "ventricles", "correlation")
 EQUAL = 0.005  # ours may be worse than ANTs' default by this in Dice and in ventricle overlap
-MOST_CPU = 20.0
+MOST_CPU = 18.0
 
 
 def main() -> int:
@@ -57,7 +57,8 @@ def main() -> int:
     if args.one:
         print(json.dumps(run_one(args.one, args.data, args.ways[0])))
         return 0
-    sources = sorted((args.data / "raw").glob("sub-*/**/*_FLAIR.nii.gz"))[: args.scans]
+    sources = sorted((args.data / "raw").glob("sub-*/**/*_FLAIR.nii.gz"))
+    sources = [source for source in sources if _expert(source, args.data).is_file()][: args.scans]
     if not sources:
         print(f"skipped: no real scans in {args.data}")
         return 0
@@ -86,6 +87,10 @@ def _name(source: Path) -> str:
     return source.name.removesuffix("_FLAIR.nii.gz")
 
 
+def _expert(source: Path, data: Path) -> Path:
+    return data / "expert" / source.relative_to(data / "raw").parent / f"{_name(source)}_desc-brain_mask.nii.gz"
+
+
 def _in_own_process(source: Path, data: Path, way: str) -> dict[str, Any]:
     command = [sys.executable, __file__, "--one", str(source), "--data", str(data), "--ways", way]
     done = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True)
@@ -98,43 +103,53 @@ def _in_own_process(source: Path, data: Path, way: str) -> dict[str, Any]:
 
 def run_one(source: Path, data: Path, way: str) -> dict[str, Any]:
     """Process one scan and return its CPU seconds by step, peak memory and measures of alignment."""
-    engine.limit_threads(1)  # before antspyx is imported
-    engine.keep_freed_memory()
+    process.limit_threads(1)  # before antspyx is imported
+    process.keep_freed_memory()
     clock = Clock()
     clock("imports")
-    from bids_app import atlas, chain, derivatives, files, intake, normalize, report, worker  # noqa: F401
+    from bids_app.files import formats
+    from bids_app.image import atlas, chain, intake, registration
+    from bids_app.image.networks import brain_network, lesion_network
+    from bids_app.lesions import maps, normative, regions
+    from bids_app.participant import derivatives, worker  # noqa: F401
+    from bids_app.report import page
 
     clock("atlas")
+    brain_network(), lesion_network(), normative.shipped(), regions.template()
+    atlas.target(registration.SPACING, registration.WIDE), atlas.target(registration.SPACING, registration.MARGIN)
     atlas.load(), atlas.brain_grid(3), atlas.background(2), atlas.brain_grid(2)
     clock("reading")
-    from bids_app import figures, transformfile
-    from bids_app.bids import OUTPUTS, Scan, parse_name
-    from bids_app.geometry import canonical, centred
-    from bids_app.records import Volume
+    from bids_app.bids.names import OUTPUTS, Scan, parse_name
+    from bids_app.drawing import scan_figures
+    from bids_app.image.geometry import Frame, canonical
+    from bids_app.participant import transforms
+    from bids_app.records.scan import Origin, Volume
 
-    expert = data / "expert" / source.relative_to(data / "raw").parent / f"{_name(source)}_desc-brain_mask.nii.gz"
-    image = files.open_nifti(source)
+    expert = _expert(source, data)
+    image = formats.open_nifti(source)
     intake.check_header(image)
-    volume, known, _ = intake.to_volume(image, files.read_nifti(source)[0])
+    volume, known, _ = intake.to_volume(image, formats.read_nifti(source)[0])
     if way != "ours":
-        normalize.register = PEERS[way]
+        registration.register = PEERS[way]
     if way == "greedy":  # its displacement fields are no composite transforms, which is what the app writes
-        transformfile.write = lambda *arguments, **settings: None
-    for name in report.CAPTIONS:
-        setattr(figures, name, clock.timed("figures", getattr(figures, name)))
+        transforms.write = lambda *arguments, **settings: None
+    for name in filter(partial(hasattr, scan_figures), page.CAPTIONS):  # others are of the group level
+        setattr(scan_figures, name, clock.timed("figures", getattr(scan_figures, name)))
     with tempfile.TemporaryDirectory() as folder:
         scan = Scan(tuple(parse_name(source.name)[0].items()), source.relative_to(data / "raw").as_posix())
-        anatomy = chain.find_anatomy(centred(canonical(volume)), Path(folder), seed=0, trust_header=known, step=clock)
+        frame = Frame(volume)
+        anatomy = chain.find_anatomy(frame.grid, Path(folder), seed=0, trust_header=known, step=clock)
         clock("lesions")
-        found = chain.find_lesions(anatomy, 0.32)
+        found = maps.find_lesions(anatomy, 0.32)
         clock("writing")
         out = Path(folder) / "out"
-        derivatives.write(scan, found, volume, out, digests=("", ""), parameters={}, keys=tuple(OUTPUTS))
+        target = derivatives.Target(scan, out, tuple(OUTPUTS))
+        derivatives.write(target, found, frame, Origin(scan.path, "", "", {}, {}, {}))
         clock("nothing")
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
-        mask = anatomy.tissues.mask
-        overlap = ventricle_overlap(anatomy.flair, anatomy.alignment.inverse, mask, anatomy.gm_mean)
-    truth = canonical(Volume(*files.read_nifti(expert))).data > 0
+        mask = anatomy.fit.tissues.mask
+        overlap = ventricle_overlap(anatomy.fit.flair, anatomy.fit.alignment.inverse, mask, anatomy.belief.gm_mean)
+    truth = canonical(Volume(*formats.read_nifti(expert))).data > 0
     seconds = {name: round(value, 2) for name, value in clock.seconds.items() if name != "nothing"}
     return {
         "scan": _name(source),
@@ -145,7 +160,7 @@ def run_one(source: Path, data: Path, way: str) -> dict[str, Any]:
         "dice": float(2 * (mask & truth).sum() / (mask.sum() + truth.sum())),
         "ventricles": overlap,
         "correlation": next(check.value for check in found.checks if check.name == "template_agreement"),
-        "belief": [anatomy.moments.count, anatomy.moments.total, anatomy.moments.squares],
+        "belief": [anatomy.belief.moments.count, anatomy.belief.moments.total, anatomy.belief.moments.squares],
     }
 
 
@@ -184,8 +199,8 @@ def ventricle_overlap(flair: Any, inverse: str, brain: Any, gm: float) -> float:
     import numpy as np
     from scipy import ndimage
 
-    from bids_app import atlas
-    from bids_app.geometry import to_ants
+    from bids_app.image import atlas
+    from bids_app.image.itk import to_ants
 
     template = atlas.load()
     depth = ndimage.distance_transform_edt(template.mask.data > 0.5)
@@ -201,21 +216,21 @@ def ventricle_overlap(flair: Any, inverse: str, brain: Any, gm: float) -> float:
 def _alignment(forward: str, inverse: str) -> Any:
     import numpy as np
 
-    from bids_app.records import Alignment, Pose
+    from bids_app.records.scan import Alignment, Pose
 
     return Alignment(forward, inverse, Pose(np.eye(3), np.zeros(3), 1.0, False))
 
 
-def _ants(scan: Any, template: Any, folder: Path, seed: int, **settings: Any) -> Any:
+def _ants(brain: Any, folder: Path, seed: int, **settings: Any) -> Any:
     import ants
 
-    from bids_app import normalize
-    from bids_app.geometry import to_ants
+    from bids_app.image import atlas, registration
+    from bids_app.image.itk import to_ants
 
-    with normalize._random_seed(seed):
+    with registration._random_seed(seed):
         found = ants.registration(
-            to_ants(template.head),
-            to_ants(scan),
+            to_ants(atlas.load().flair),
+            to_ants(brain),
             outprefix=str(folder / "peer_"),
             write_composite_transform=True,
             **settings,
@@ -223,23 +238,24 @@ def _ants(scan: Any, template: Any, folder: Path, seed: int, **settings: Any) ->
     return _alignment(found["fwdtransforms"], found["invtransforms"])
 
 
-def _ants_default(scan: Any, template: Any, folder: Path, *, seed: int, trust_header: bool) -> Any:
-    return _ants(scan, template, folder, seed, type_of_transform="SyN")
+def _ants_default(brain: Any, pose: Any, folder: Path, *, seed: int) -> Any:
+    return _ants(brain, folder, seed, type_of_transform="SyN")
 
 
-def _ants_quick(scan: Any, template: Any, folder: Path, *, seed: int, trust_header: bool) -> Any:
-    return _ants(scan, template, folder, seed, type_of_transform="antsRegistrationSyNQuick[s]")
+def _ants_quick(brain: Any, pose: Any, folder: Path, *, seed: int) -> Any:
+    return _ants(brain, folder, seed, type_of_transform="antsRegistrationSyNQuick[s]")
 
 
-def _greedy(scan: Any, template: Any, folder: Path, *, seed: int, trust_header: bool) -> Any:
+def _greedy(brain: Any, pose: Any, folder: Path, *, seed: int) -> Any:
     """Run greedy on files at 3 mm; each direction is composed to one displacement field that ANTs can read."""
     import ants
     from picsl_greedy import Greedy3D
 
-    from bids_app import normalize
-    from bids_app.geometry import coarser, to_ants
+    from bids_app.image import atlas, registration
+    from bids_app.image.geometry import coarser
+    from bids_app.image.itk import to_ants
 
-    fixed, moving = (to_ants(coarser(volume, normalize.SPACING)) for volume in (template.head, scan))
+    fixed, moving = (to_ants(coarser(volume, registration.SPACING)) for volume in (atlas.load().flair, brain))
     places = {name: str(folder / f"greedy_{name}.nii.gz") for name in ("fixed", "moving", "warp", "back")}
     ants.image_write(fixed, places["fixed"])
     ants.image_write(moving, places["moving"])
@@ -263,7 +279,7 @@ def _itk_affine(path: Path, folder: Path) -> str:
     import ants
     import numpy as np
 
-    from bids_app.geometry import LPS
+    from bids_app.image.itk import LPS
 
     matrix = np.loadtxt(path)
     transform = ants.create_ants_transform(

@@ -42,9 +42,10 @@ from sklearn.pipeline import Pipeline
 from sklearn.svm import SVC
 from threadpoolctl import threadpool_limits
 
-from bids_app.ranking import rank_counts, rank_voxels
-from bids_app.records import Fold, Grid, SweepResult
-from bids_app.sweep import TOL, best_cell, best_count, decisions, powers_of_two, sweep
+from bids_app.learning.ranking import rank_counts, rank_voxels
+from bids_app.learning.refit import refit
+from bids_app.learning.sweep import TOL, Search, best_cell, best_count, powers_of_two, sweep
+from bids_app.records.cohort import Fold, Grid, SweepResult
 
 VALUES = tuple(2.0**k for k in range(-3, 6))
 GRID = Grid(VALUES, VALUES)
@@ -145,7 +146,7 @@ def naive_check(lesions: np.ndarray, positive: np.ndarray, folds: Sequence[Fold]
     rows = [(fold.train, fold.validate) for fold in folds]
     search = GridSearchCV(naive_pipeline(n), parameters, cv=rows, refit=False)
     search.fit(lesions.astype(float), positive)
-    cell = best_cell(sweep(lesions, positive, folds, [n], grid, rerank=True), 0)
+    cell = best_cell(sweep(lesions, positive, folds, [n], grid, Search(rerank=True)), 0)
     if search.best_params_ == {"svc__C": cell.C, "svc__gamma": cell.gamma}:
         return ""
     return f"n = {n}: GridSearchCV chose {search.best_params_}, ours {cell}"
@@ -178,9 +179,9 @@ def nested(lesions: np.ndarray, positive: np.ndarray, size: Size) -> float:
     for number, outer in enumerate(stratified(positive, size.folds, seed=1)):
         maps, labels = lesions[outer.train], positive[outer.train]
         inner = stratified(labels, size.folds, seed=number)
-        cell = best_count(sweep(maps, labels, inner, powers_of_two(size.voxels), GRID, rerank=True))
+        cell = best_count(sweep(maps, labels, inner, powers_of_two(size.voxels), GRID, Search(rerank=True)))
         order = rank_voxels(maps, labels).order
-        _, values = decisions(maps, labels, lesions[outer.validate], [cell], order)
+        values = [refit(maps, labels, lesions[outer.validate], [cell], order)[0].test]
         right += int(((values[0] >= 0) == positive[outer.validate]).sum())
     return right / len(positive)
 
@@ -198,9 +199,9 @@ def measure(size: Size, permutations: int) -> dict:
     print(f"{len(lesions)} scans x {size.voxels} voxels, {100 * lesions.mean():.1f} % ones", flush=True)
 
     def way(rerank: bool, solver: str = "smo", tol: float = TOL) -> Callable[[], SweepResult]:
-        return lambda: sweep(lesions, positive, folds, counts, GRID, rerank=rerank, solver=solver, tol=tol)
+        return lambda: sweep(lesions, positive, folds, counts, GRID, Search(rerank=rerank, solver=solver, tol=tol))
 
-    sweep(lesions[:, :5], positive, folds, [1, 5], GRID, rerank=True)  # compiles, or loads what is compiled
+    sweep(lesions[:, :5], positive, folds, [1, 5], GRID, Search(rerank=True))  # compiles, or loads what is compiled
     seconds: dict[str, float] = {}
     seconds["precomputed"], _ = cpu_seconds(way(False, "libsvm", THEIR_TOL))
     seconds["ours"], published = cpu_seconds(way(False), repeats=3)
