@@ -11,6 +11,7 @@ from docutils.utils.math.latex2mathml import tex2mathml
 from sphinx.application import Sphinx
 
 sys.path.insert(0, str(Path(__file__).parent))
+import picture
 import tables
 
 from bids_app import __version__
@@ -26,6 +27,7 @@ myst_substitutions = {
     "group_outputs": tables.group_outputs(),
     "exit_codes": tables.exit_codes(),
     "licences": tables.licences(),
+    "rooms": picture.svg(),
 }
 exclude_patterns = ["_build"]
 html_theme = "furo"

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from bids_app.bids import OUTPUTS, Scan
+from bids_app.bids.names import GROUP_OUTPUTS, OUTPUTS, Scan
 
 ROOT = Path(__file__).resolve().parents[1]
 LOCK = ROOT / "requirements.lock"
@@ -24,30 +24,24 @@ MEANING = {  # key of OUTPUTS: what it is, and whether --small-output keeps it
     "csf": ("posterior probability of fluid", False),
     "belief": ("gray matter belief map; its sidecar holds the sums that pool", False),
     "lesion": ("lesion map as published: belief above the threshold, inside the brain", True),
-    "cleaned": ("lesion map without the brain's border, deep fluid, specks and what is hardly white matter", True),
+    "normative": ("lesions by the norm: where belief is over that of other people at the same place", True),
+    "network": ("lesions by a trained network: where its probability is at least one half", True),
+    "probability": ("probability of lesion by the trained network", False),
+    "cleaned": (
+        "lesion map without border, deep fluid and specks; in its last release, use normative or network",
+        True,
+    ),
     "belief_mni": ("belief map on the template's 3 mm grid", True),
     "lesion_mni": ("lesion map on the template's 3 mm grid: what the group level reads", True),
-    "cleaned_mni": ("cleaned lesion map on the template's 3 mm grid", True),
+    "normative_mni": ("lesions by the norm on the template's 3 mm grid", True),
+    "network_mni": ("lesions by the network on the template's 3 mm grid", True),
+    "probability_mni": ("probability of lesion on the template's 3 mm grid: keeps what masks lose", True),
+    "cleaned_mni": ("(last release that has it) cleaned lesion map on the template's 3 mm grid", True),
     "forward": ("transform that resamples scan images to the template", False),
     "inverse": ("transform that resamples template images to the scan", False),
 }
-GROUP = {  # as bids_app/group_outputs.py writes them
-    "group.html": "the report: open this first",
-    "group/metrics.json": "every number of the report",
-    "group/*.tsv": "the tables of the report",
-    "group/division.tsv": "training and test scans of both evaluations; `--division-file` repeats them",
-    "group/model/published/": "the model of the published evaluation: JSON, arrays (skops), LIBSVM text, voxel mask",
-    "group/model/leakage-free/": "the model of the leakage-free evaluation; use this one to predict",
-    "group/model_card.md": "what the models are, for whom, and what they must not be used for",
-    "group/figures/": "the figures of the report (PNG)",
-    "tpl-MNI152NLin2009aSym/anat/*_probseg.nii.gz": "lesion frequency map of each group",
-    "tpl-MNI152NLin2009aSym/anat/*_stat-chi2_statmap.nii.gz": "signed chi-square map of each evaluation's training set",
-    "tpl-MNI152NLin2009aSym/anat/*_mask.nii.gz": "voxels of the chosen models",
-    "logs/CITATION_group.md": "method text with your numbers, to paste into a paper, and its `.bib`",
-}
 STATED_ELSEWHERE = {  # packages whose metadata name no licence clearly; read in their licence files
     "matplotlib": "PSF-based (matplotlib licence)",
-    "skops": "MIT",
 }
 
 
@@ -62,7 +56,11 @@ def outputs() -> str:
 
 def group_outputs() -> str:
     """Return the group level's files."""
-    return _table(("file", "what it is"), ((f"`{name}`", text) for name, text in GROUP.items()))
+    return _table(("file", "what it is"), ((f"`{_starred(row.path)}`", row.meaning) for row in GROUP_OUTPUTS.values()))
+
+
+def _starred(path: str) -> str:
+    return re.sub(r"{\w+}", "*", path)
 
 
 def exit_codes() -> str:

@@ -14,7 +14,7 @@ from typing import Any
 
 from bids_app import __version__
 from bids_app.errors import BidsAppError
-from bids_app.options import parser
+from bids_app.parser import parser
 
 DESCRIPTOR = Path(__file__).with_name("bids_app.json")
 MADE_BY_THE_APP = ("output_dir", "work_dir", "bids_database_dir")  # need not exist: Boutiques demands that of a File
@@ -92,6 +92,8 @@ def _kind(action: argparse.Action) -> dict[str, Any]:
     if action.choices:
         return {"type": "String", "value-choices": list(action.choices)}
     read = action.type if callable(action.type) else str
+    if not _accepts(read, "1"):  # a share, between 0 and 1
+        return {"type": "Number", "minimum": 0, "maximum": 1, "exclusive-minimum": True, "exclusive-maximum": True}
     if isinstance(read("1"), Path):
         return {"type": "String" if action.dest in MADE_BY_THE_APP else "File"}
     if isinstance(read("1"), str):

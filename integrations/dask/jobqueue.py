@@ -20,7 +20,7 @@ from pathlib import Path
 
 from dask_jobqueue import SLURMCluster
 
-from bids_app.engine import THREAD_VARIABLES
+from bids_app.machine.process import THREAD_VARIABLES
 
 
 def words() -> argparse.ArgumentParser:
