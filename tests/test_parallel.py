@@ -23,6 +23,23 @@ if __name__ == "__main__":
 """
 
 
+LATE = """
+import logging, math
+from bids_app.machine import parallel
+
+if __name__ == "__main__":
+    list(parallel.run(math.sqrt, [4, 9], parallel.Workers(1, isolated=True), lambda task, reason: reason))
+    logging.getLogger("distributed.batched").info("Batched Comm Closed")
+"""
+
+
+def test_a_connection_that_breaks_after_the_run_says_nothing(tmp_path: Path) -> None:
+    """Dask tells it with a traceback, once its cluster is closed and no longer silenced: a signal ends it so."""
+    (tmp_path / "late.py").write_text(LATE)
+    done = subprocess.run([sys.executable, str(tmp_path / "late.py")], capture_output=True, text=True, check=True)
+    assert done.stderr == ""
+
+
 def test_a_second_run_in_a_process_leaves_nothing_either(tmp_path: Path) -> None:
     """Dask keeps the folder for temporary files that it knew when it was imported: that of the first run."""
     (tmp_path / "twice.py").write_text(TWICE)

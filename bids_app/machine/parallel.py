@@ -38,6 +38,15 @@ SETTINGS = {
 def dask_setup(worker: object) -> None:
     """Leave the interrupt from a terminal, which reaches all processes, to the command: it ends its workers itself."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _quieten()
+
+
+def _quieten() -> None:
+    """Let Dask say nothing in this process any more: what goes wrong in a cluster of our own, this app says itself.
+
+    `LocalCluster`'s ``silence_logs`` ends when the cluster closes, and connections may break a moment later.
+    """
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)
 
 
 @dataclass(frozen=True)
@@ -129,6 +138,7 @@ def _client(workers: Workers, n_tasks: int, stack: ExitStack) -> tuple[Any, str]
     if workers.elsewhere:
         return _connected(workers, stack), ""
     allowed = workers.mem_mb or MEMORY_LIMIT // 1_000_000
+    _quieten()
     count = min(workers.nprocs, n_tasks, max(1, allowed // SCAN_MB))
     if count < min(workers.nprocs, n_tasks):
         log.warning("%d MB of memory: %d processes instead of %d", allowed, count, workers.nprocs)
@@ -141,7 +151,7 @@ def _client(workers: Workers, n_tasks: int, stack: ExitStack) -> tuple[Any, str]
         protocol="tls://",
         security=True,  # a key made for this run: on a shared machine nobody else may send tasks
         memory_limit=f"{allowed // count}MB",
-        silence_logs="CRITICAL",
+        silence_logs="CRITICAL",  # of the nannies' processes before `dask_setup` is called there
         local_directory=os.environ.get("DASK_TEMPORARY_DIRECTORY"),
     )
     stack.enter_context(cluster)
