@@ -44,7 +44,7 @@ def dask_setup(worker: object) -> None:
 def _quieten() -> None:
     """Let Dask say nothing in this process any more: what goes wrong in a cluster of our own, this app says itself.
 
-    `LocalCluster`'s ``silence_logs`` ends when the cluster closes, and connections may break a moment later.
+    What Dask does about it itself ends when the cluster closes, and connections may break a moment later.
     """
     logging.getLogger("distributed").setLevel(logging.CRITICAL)
 
