@@ -124,7 +124,14 @@ def normative_map(case: Any, norm: Any, inverse: str) -> np.ndarray:
     """Return the normative lesion map of a case, bool (X, Y, Z)."""
     from bids_app.lesions import normative
 
-    return normative.lesions_on(case.grid, case.brain, priors_of(case), inverse, norm)[0]
+    return normative.lesions(case.grid, case.brain, possible(case), priors_of(case), inverse, norm)[0]
+
+
+def possible(case: Any) -> np.ndarray:
+    """Return where a lesion may be, bool (X, Y, Z)."""
+    from bids_app.image import lesion
+
+    return lesion.possible(case.grid, priors_of(case), case.brain)
 
 
 def priors_of(case: Any) -> Any:
@@ -147,7 +154,7 @@ def measured(case: Any, weights: Path | None, normative: np.ndarray) -> Iterator
     soft = find_lesions(case.grid, priors, case.brain, net)
     maps = {
         "published": published,
-        "cleaned": lesion.cleaned(published, case.grid, priors, case.brain),
+        "cleaned": lesion.whole(published & possible(case), case.grid.voxel_ml, case.wm),
         "normative": normative,
         "network": soft > PROBABILITY,
         **{f"network, {cut}": soft > cut for cut in LOWER},

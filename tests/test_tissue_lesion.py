@@ -221,13 +221,17 @@ def test_a_voxel_at_the_threshold_is_no_lesion() -> None:
     assert not lesion.lesions(belief, 0.25, np.ones((3, 3, 3), bool)).any()
 
 
+def cleaned(found: np.ndarray, scan: Volume, priors: Priors, inside: np.ndarray) -> np.ndarray:
+    return lesion.whole(found & lesion.possible(scan, priors, inside), scan.voxel_ml, priors.wm)
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_the_cleaned_map_is_part_of_the_lesion_map_by_its_rules(seed: int) -> None:
     scan, priors, truth = brain(0.0, seed)
     inside = truth > 0
     noise = ndimage.gaussian_filter(np.random.default_rng(seed).normal(size=truth.shape), 1.0)
     found = (noise > 1.5 * noise.std()) & inside
-    kept = lesion.cleaned(found, scan, priors, inside)
+    kept = cleaned(found, scan, priors, inside)
     assert kept.dtype == bool
     assert kept.any()
     assert not (kept & ~found).any()
@@ -239,7 +243,7 @@ def test_the_cleaned_map_is_part_of_the_lesion_map_by_its_rules(seed: int) -> No
         part = labels == n
         assert part.sum() * scan.voxel_ml * 1000 >= lesion.SMALLEST_MM3 - 1e-9
         assert priors.wm[part].mean() >= lesion.WM_SHARE - 1e-6
-    assert np.array_equal(lesion.cleaned(kept, scan, priors, inside), kept)
+    assert np.array_equal(cleaned(kept, scan, priors, inside), kept)
     assert lesion.count_lesions(kept) == count
 
 
@@ -259,18 +263,18 @@ def test_cleaning_keeps_white_matter_lesions_and_drops_the_usual_artefacts() -> 
     assert truth[deep_fluid].tolist() == [3] * 27
     assert truth[gray].tolist() == [1] * 8
     for artefact in (deep_fluid, rim, gray):
-        assert not lesion.cleaned(artefact, scan, priors, inside).any()
+        assert not cleaned(artefact, scan, priors, inside).any()
     across = np.zeros(truth.shape, bool)
     across[28:38, 24:27, 17:20] = True
-    kept = lesion.cleaned(across, scan, priors, inside)
+    kept = cleaned(across, scan, priors, inside)
     assert (across & (priors.csf > 0.5)).any()
     assert np.array_equal(kept, across & (priors.csf <= 0.5))
     assert speck.sum() == 1  # 12 mm3: just large enough on this grid, too small on a finer one
-    assert lesion.cleaned(speck, scan, priors, inside).any()
+    assert cleaned(speck, scan, priors, inside).any()
     finer = Volume(scan.data, np.diag([1.5, 1.5, 3.0, 1.0]))
-    assert not lesion.cleaned(speck, finer, priors, inside).any()
+    assert not cleaned(speck, finer, priors, inside).any()
     everything = white | deep_fluid | rim
-    assert np.array_equal(lesion.cleaned(everything, scan, priors, inside), white)
+    assert np.array_equal(cleaned(everything, scan, priors, inside), white)
 
 
 def test_corners_that_touch_are_one_lesion() -> None:

@@ -61,18 +61,12 @@ def lesions(belief_map: Volume, threshold: float, brain: np.ndarray) -> np.ndarr
     return found
 
 
-def cleaned(lesion_map: np.ndarray, grid: Volume, priors: Priors, brain: np.ndarray) -> np.ndarray:
-    """Return the lesion map without what is rarely a lesion.
-
-    Leaves out the outermost 3 mm of the brain and deep fluid (choroid plexus, septum, flow), then keeps
-    components with at least a quarter of white matter by the atlas and 10 mm3. Not in the published method;
-    false positives there are what its authors blame for the low sensitivity.
-    """
-    return whole(lesion_map & possible(grid, priors, brain), grid.voxel_ml, priors.wm)
-
-
 def possible(grid: Volume, priors: Priors, brain: np.ndarray) -> np.ndarray:
-    """Return where a lesion may be, bool (X, Y, Z): not in the outermost 3 mm of the brain, nor in deep fluid."""
+    """Return where a lesion may be, bool (X, Y, Z): not in the outermost 3 mm of the brain, nor in deep fluid.
+
+    There lie choroid plexus, septum and flow. Not in the published method, whose authors blame false positives for the
+    low sensitivity; of what is left, `whole` keeps the components that may be lesions.
+    """
     depth = _depth(brain, grid.spacing)
     fluid = (priors.csf > 0.5) & (depth > DEEP_MM)
     found: np.ndarray = (depth > BORDER_MM) & ~fluid

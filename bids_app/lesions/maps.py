@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import fields, replace
 
 import numpy as np
 from scipy import ndimage
 
 from bids_app.image import atlas, lesion, quality, registration
+from bids_app.image.geometry import part
 from bids_app.image.networks import lesion_network
 from bids_app.lesions import external, network, normative, regions
 from bids_app.lesions.kinds import BY_REGION, CUT, prefix
 from bids_app.lesions.network import Network
 from bids_app.records.lesions import Analysis, Given, LesionMap, Lesions
-from bids_app.records.scan import Anatomy, Volume
+from bids_app.records.scan import Anatomy, Priors, Tissues, Volume
 
 NONE_FOUND = "no lesion found: no voxel of the brain exceeds the threshold"
 TOO_SMALL = "lesions are too small for the 3 mm grid: the normalised lesion map is empty"
 WARNINGS = (NONE_FOUND, TOO_SMALL, external.EMPTY)
 PROBABLE = CUT["network"]  # probability that is lesion in the network's map
 DIGITS = 3  # of the probability that are kept
+MARGIN = 2  # voxels about the brain: interpolation finds zeros there, as it would farther out
 
 
 def find_lesions(
@@ -42,46 +45,74 @@ def find_lesions(
     ScanError
         The given mask is not of this scan.
     """
-    belief, brain, priors = anatomy.belief.native, anatomy.fit.tissues.mask, anatomy.fit.priors
+    own = external.onto_grids(given, anatomy) if given else None
+    brain = anatomy.fit.tissues.mask
+    shape, box = brain.shape, _box(brain | own[0] if own else brain)
+    inner = _cropped(anatomy, box)
+    belief, brain, priors = inner.belief.native, inner.fit.tissues.mask, inner.fit.priors
     published = lesion.lesions(belief, threshold, brain)
     soft = np.round(network.find_lesions(belief, priors, brain, found_by or lesion_network()), DIGITS)
-    over_norm, z = normative.lesions(anatomy, normative.shipped())
+    possible, inverse = lesion.possible(belief, priors, brain), inner.fit.alignment.inverse
+    over_norm, z = normative.lesions(belief, brain, possible, priors, inverse, normative.shipped())
     native = {
         "published": published,
-        "cleaned": lesion.cleaned(published, belief, priors, brain),
+        "cleaned": lesion.whole(published & possible, belief.voxel_ml, priors.wm),
         "normative": over_norm,
         "network": soft >= PROBABLE,
     }
-    maps = _with_template(anatomy, native)
-    if given:
-        own, own_mni = external.onto_grids(given, anatomy)
-        index = registration.indices(anatomy.fit.alignment.forward, belief, atlas.brain_grid(3))
-        maps["external"] = LesionMap(own, own_mni, lost(own, own_mni, index))
+    index = registration.indices(inner.fit.alignment.forward, belief, atlas.brain_grid(3))
+    maps = _with_template(inner, native, index)
+    if own:
+        maps["external"] = LesionMap(own[0][box], own[1], lost(own[0][box], own[1], index))
     warped = registration.to_template(anatomy.fit.alignment.forward, belief.like(soft), atlas.brain_grid(3))
     warnings: tuple[str, ...] = ()
     if not published.any():
         warnings = (NONE_FOUND,)
     elif not maps["published"].mni.any():
         warnings = (TOO_SMALL,)
-    if given and not maps["external"].native.any():
+    if own and not own[0].any():
         warnings = (*warnings, external.EMPTY)
     lesions = Lesions(
         threshold=threshold,
-        maps=maps,
-        soft=soft,
+        maps={name: replace(each, native=_whole(each.native, box, shape)) for name, each in maps.items()},
+        soft=_whole(soft, box, shape),
         soft_mni=np.round(np.clip(warped, 0, 1), DIGITS),
         check=quality.check("share_over_threshold", float(published.sum() / max(brain.sum(), 1))),
         warnings=warnings,
-        measures={**_measures(anatomy, maps), "normative_z": z},
+        measures={**_measures(inner, maps), "normative_z": z},
         origin=given.origin if given else "",
     )
     return Analysis(anatomy, lesions)
 
 
-def _with_template(anatomy: Anatomy, native: Mapping[str, np.ndarray]) -> dict[str, LesionMap]:
+def _box(brain: np.ndarray) -> tuple[slice, ...]:
+    """Return the box of a mask (bool, (X, Y, Z)) with a margin: of a brain it holds a third of a head's voxels."""
+    found = ndimage.find_objects(brain.astype(np.uint8))
+    return tuple(slice(max(side.start - MARGIN, 0), side.stop + MARGIN) for side in found[0])
+
+
+def _cropped(anatomy: Anatomy, box: tuple[slice, ...]) -> Anatomy:
+    """Return what is known of the voxels in a box."""
+    fit, tissues = anatomy.fit, anatomy.fit.tissues
+    inner = replace(
+        fit,
+        flair=part(fit.flair, box),
+        priors=Priors(*(getattr(fit.priors, each.name)[box] for each in fields(Priors))),
+        tissues=Tissues(tissues.gm[box], tissues.wm[box], tissues.csf[box], tissues.mask[box], tissues.means),
+    )
+    return replace(anatomy, fit=inner, belief=replace(anatomy.belief, native=part(anatomy.belief.native, box)))
+
+
+def _whole(inner: np.ndarray, box: tuple[slice, ...], shape: tuple[int, ...]) -> np.ndarray:
+    """Return a map of the whole scan that holds that of the box, and 0 elsewhere."""
+    found = np.zeros(shape, inner.dtype)
+    found[box] = inner
+    return found
+
+
+def _with_template(anatomy: Anatomy, native: Mapping[str, np.ndarray], index: np.ndarray) -> dict[str, LesionMap]:
     """Return the maps on both grids; masks are normalised after they were made, as published."""
     belief, forward, grid = anatomy.belief.native, anatomy.fit.alignment.forward, atlas.brain_grid(3)
-    index = registration.indices(forward, belief, grid)
     maps = {}
     for name, found in native.items():
         mni = registration.mask_to_template(forward, belief.like(found), grid)

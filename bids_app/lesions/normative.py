@@ -19,7 +19,7 @@ from bids_app.errors import BadInputError
 from bids_app.image import atlas, lesion, registration
 from bids_app.lesions.kinds import CUT
 from bids_app.records.lesions import Norm
-from bids_app.records.scan import Anatomy, Priors, Volume
+from bids_app.records.scan import Priors, Volume
 
 FILE = "norm.npz"
 RESOLUTION = 2  # mm, of the norm in the package
@@ -129,27 +129,38 @@ def z_of(over: np.ndarray, spread: np.ndarray) -> np.ndarray:
     return z
 
 
-def lesions(anatomy: Anatomy, norm: Norm) -> tuple[np.ndarray, float]:
+def lesions(
+    belief: Volume, brain: np.ndarray, possible: np.ndarray, priors: Priors, inverse: str, norm: Norm
+) -> tuple[np.ndarray, float]:
     """Return the normative lesion map of a scan, bool (X, Y, Z), and the median z in it (0 where it is empty).
 
-    Left out are the outermost 3 mm of the brain, deep fluid, components under 10 mm3, those of little white matter by
-    the atlas (the rules of `lesion.cleaned`), and those without a voxel far over the norm.
+    Left out are components under 10 mm3, those of little white matter by the atlas (`lesion.whole`), and those without
+    a voxel far over the norm.
+
+    Parameters
+    ----------
+    belief : Volume
+    brain, possible : ndarray, shape (X, Y, Z), bool
+        Where the scan is compared, and where a lesion may be (`lesion.possible`).
+    priors : Priors
+        Atlas maps on the same grid.
+    inverse : str
+        File of the transform from template to scan.
+    norm : Norm
     """
-    fit = anatomy.fit
-    return lesions_on(anatomy.belief.native, fit.tissues.mask, fit.priors, fit.alignment.inverse, norm)
-
-
-def lesions_on(belief: Volume, brain: np.ndarray, priors: Priors, inverse: str, norm: Norm) -> tuple[np.ndarray, float]:
-    """Return what `lesions` does, of a belief map, a brain mask, atlas maps and a transform's file on one grid."""
-    centre, spread, known = (
+    centre, known = (
         registration.carried(inverse, each, belief, brain)
-        for each in (norm.centre, norm.spread, norm.centre.like(norm.known.astype(np.float32)))
+        for each in (norm.centre, norm.centre.like(norm.known.astype(np.float32)))
     )
     inside = brain & (known > 0.5)
     over = np.where(inside, difference(belief.data, centre, inside & (priors.wm > WHITE)), 0)
     over = ndimage.gaussian_filter(over, SCAN_SMOOTH_MM / belief.spacing)
-    found = with_seed(lesion.cleaned(inside & (over > GROW), belief, priors, brain), over > SEED)
-    return found, float(np.median(z_of(over, spread)[found])) if found.any() else 0.0
+    found = lesion.whole(inside & (over > GROW) & possible, belief.voxel_ml, priors.wm)
+    found = with_seed(found, over > SEED)
+    if not found.any():
+        return found, 0.0
+    spread = registration.carried(inverse, norm.spread, belief, found)
+    return found, float(np.median(z_of(over[found], spread[found])))
 
 
 def with_seed(found: np.ndarray, seeds: np.ndarray) -> np.ndarray:
