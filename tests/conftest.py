@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import real
 from chromium import axe, chromium, visit  # noqa: F401
 
 from bids_app.__main__ import main
@@ -88,11 +89,9 @@ def done(tiny: tuple[Path, Path], tiny_before: dict[str, str], tmp_path_factory:
 @pytest.fixture(scope="session")
 def real_data() -> Path:
     """Folder with ``raw`` and ``expert`` of five real scans, or a skip."""
-    beside = Path(__file__).resolve().parents[2] / "shared" / "data" / "open-ms"
-    folder = Path(os.environ.get("BIDS_APP_REAL_DATA", beside))
-    if not (folder / "raw" / "dataset_description.json").is_file():
-        pytest.skip(f"no real scans at {folder}; set BIDS_APP_REAL_DATA to the folder that holds raw/ and expert/")
-    return folder
+    if not real.THERE:
+        pytest.skip(f"no real scans at {real.FOLDER}; set BIDS_APP_REAL_DATA to the folder that holds raw/ and expert/")
+    return real.FOLDER
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -24,7 +24,7 @@ from bids_app.image.geometry import canonical, centred, coarser, stored_like
 from bids_app.model import storage
 from bids_app.records.scan import Volume
 
-SECONDS = float(os.environ.get("FUZZ_SECONDS", "120" if os.environ.get("LONG_TESTS") else "10"))  # of all targets
+SECONDS = float(os.environ.get("FUZZ_SECONDS", "60" if os.environ.get("LONG_TESTS") else "10"))  # of all targets
 FIELDS = st.sampled_from([name for name in options.Options.__dataclass_fields__ if name not in ("bids_dir", "verbose")])
 
 
