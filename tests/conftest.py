@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import real
+import realdata
 from chromium import axe, chromium, visit  # noqa: F401
 
 from bids_app.__main__ import main
@@ -89,9 +89,11 @@ def done(tiny: tuple[Path, Path], tiny_before: dict[str, str], tmp_path_factory:
 @pytest.fixture(scope="session")
 def real_data() -> Path:
     """Folder with ``raw`` and ``expert`` of five real scans, or a skip."""
-    if not real.THERE:
-        pytest.skip(f"no real scans at {real.FOLDER}; set BIDS_APP_REAL_DATA to the folder that holds raw/ and expert/")
-    return real.FOLDER
+    if not realdata.THERE:
+        pytest.skip(
+            f"no real scans at {realdata.FOLDER}; set BIDS_APP_REAL_DATA to the folder that holds raw/ and expert/"
+        )
+    return realdata.FOLDER
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

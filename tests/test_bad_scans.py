@@ -16,7 +16,7 @@ import netguard
 import nibabel as nib
 import numpy as np
 import pytest
-import real
+import realdata
 from scipy import ndimage
 
 from bids_app.bids.names import OUTPUTS, Scan
@@ -36,10 +36,7 @@ Good = tuple[np.ndarray, np.ndarray]
 LOSS = 0.02  # of brain Dice, that moving or storing a scan otherwise may cost
 LONG = bool(os.environ.get("LONG_TESTS"))
 long = pytest.mark.skipif(not LONG, reason="takes minutes: set LONG_TESTS=1")
-USUAL = (
-    "rotated 30 degrees oblique",
-    "no affine",
-)  # 15 CPU-s each; with LONG_TESTS all, on a real scan if there is one
+USUAL = ("rotated 30 degrees oblique", "no affine")  # 15 CPU-s each; with LONG_TESTS all, if no real scan is there
 
 
 def path_of(raw: Path, label: str) -> Path:
@@ -294,7 +291,7 @@ def check_moved(name: str, good: Good, truth: np.ndarray, before: float, folder:
     assert flags <= {"left_right_known"} | guessed
 
 
-@pytest.mark.parametrize("name", [each for each in damage.CHANGED if (LONG and not real.THERE) or each in USUAL])
+@pytest.mark.parametrize("name", [each for each in damage.CHANGED if (LONG and not realdata.THERE) or each in USUAL])
 def test_a_moved_phantom_keeps_its_brain(
     tiny: Places, done: Path, scan: Scan, good: Good, tmp_path: Path, name: str
 ) -> None:

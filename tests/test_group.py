@@ -18,6 +18,7 @@ import ants
 import numpy as np
 import pandas as pd
 import pytest
+import realdata
 from scipy import ndimage
 
 from bids_app.__main__ import main
@@ -38,7 +39,6 @@ NESTED = ("--nested-folds", "3", "--permutations", "2")
 SHORT = ("--nested-folds", "0")
 MEASURES = ("auc", "accuracy", "sensitivity", "specificity")
 NAMES = ("published", "leakage-free")
-REAL = Path(os.environ.get("BIDS_APP_REAL_DATA", Path(__file__).parents[2] / "shared" / "data" / "open-ms"))
 
 
 class Place(NamedTuple):
@@ -425,9 +425,9 @@ def around_ventricles() -> tuple[np.ndarray, np.ndarray]:
 @pytest.fixture(scope="module")
 def real(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     """Twenty expert masks of patients with MS against as many made-up NMOSD maps, evaluated."""
-    masks = sorted((REAL / "mni").glob("*_lesions.nii.gz"))
+    masks = sorted((realdata.FOLDER / "mni").glob("*_lesions.nii.gz"))
     if len(masks) < 20:
-        pytest.skip(f"no expert masks in {REAL / 'mni'}; set BIDS_APP_REAL_DATA")
+        pytest.skip(f"no expert masks in {realdata.FOLDER / 'mni'}; set BIDS_APP_REAL_DATA")
     drawn = draw_cohort(n_participants=(20, 20), n_scans=(20, 20), seed=2)
     lesions = drawn.lesions.copy()
     lesions[drawn.positive] = [to_grid(path) for path in masks[:20]]
