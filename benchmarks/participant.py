@@ -12,7 +12,8 @@ thread, so that peak memory belongs to that way alone:
 
 All other steps are the same code. Alignment is told by brain Dice against expert masks, by the overlap of the
 template's ventricles, carried to the scan, with dark voxels about them, and by the correlation with the synthetic
-FLAIR in the brain. Ratios count; times are this machine's.
+FLAIR in the brain. Ratios count; times are this machine's. The goal of 18 CPU seconds was set on another: where ANTs'
+default runs beside ours, its time tells how fast this one is.
 """
 
 from __future__ import annotations
@@ -40,7 +41,8 @@ WAYS = ("ours", "ants-1mm", "ants-quick", "greedy")
 STEPS = ("brain", "bias correction", "registration", "tissues", "lesions", "normalisation", "figures", "writing")
 MEASURES = ("dice", "ventricles", "correlation")
 EQUAL = 0.005  # ours may be worse than ANTs' default by this in Dice and in ventricle overlap
-MOST_CPU = 18.0
+MOST_CPU = 18.0  # a scan, on the machine on which ANTs' default took so long to register these scans:
+PACE = {"sub-01_ses-1": 102.3, "sub-01_ses-2": 105.3, "sub-04_ses-1": 105.2, "sub-12_ses-1": 97.9, "sub-12_ses-2": 98.2}
 
 
 def main() -> int:
@@ -312,17 +314,25 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
         means[way] = {"scans": len(mine)}
         means[way] |= {key: sum(row["seconds"].get(key, 0.0) for row in mine) / len(mine) for key in sorted(keys)}
         means[way] |= {key: sum(row[key] for row in mine) / len(mine) for key in ("cpu", "peak_gb", *MEASURES)}
-    return {"rows": rows, "mean": means, "verdicts": verdicts(means)}
+    return {"rows": rows, "mean": means, "verdicts": verdicts(means, slowness(rows))}
 
 
-def verdicts(means: dict[str, dict[str, float]]) -> list[str]:
-    """Say whether ours meets its targets, one line each."""
+def slowness(rows: list[dict[str, Any]]) -> float | None:
+    """Return how many times as long ANTs' default takes here as on the goal's machine; None where it did not run."""
+    default = [row for row in rows if row["way"] == "ants-1mm" and row["scan"] in PACE]
+    if not default:
+        return None
+    return float(sum(row["seconds"]["registration"] for row in default) / sum(PACE[row["scan"]] for row in default))
+
+
+def verdicts(means: dict[str, dict[str, float]], slow: float | None) -> list[str]:
+    """Say whether ours meets its targets, one line each; ``slow`` is of `slowness`."""
     lines = []
     ours, default = means.get("ours"), means.get("ants-1mm")
     if ours:
-        lines.append(
-            f"{'met' if ours['cpu'] <= MOST_CPU else 'MISSED':<8}{ours['cpu']:.1f} <= {MOST_CPU:g} CPU s a scan"
-        )
+        there = ours["cpu"] / (slow or 1.0)
+        pace = f", at the pace of the goal's machine ({ours['cpu']:.1f} here, {slow:.2f} times as slow)" if slow else ""
+        lines.append(f"{'met' if there <= MOST_CPU else 'MISSED':<8}{there:.1f} <= {MOST_CPU:g} CPU s a scan{pace}")
     if ours and default:
         for key in ("dice", "ventricles"):
             met = ours[key] >= default[key] - EQUAL
