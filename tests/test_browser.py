@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from chromium import NARROW, WIDE, Visit, serious, state
+from chromium import NARROW, WIDE, BrowserError, Visit, serious, state
 from sklearn.metrics import cohen_kappa_score
 from test_rating_page import head_of, sheet_of, tiles
 
@@ -62,7 +62,11 @@ def brightness(page: Any) -> float:
     state(page)
     return page.evaluate("""() => {
       const canvas = document.querySelector('#viewer canvas');
-      const data = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data;
+      const { width, height } = canvas;
+      const copy = Object.assign(document.createElement('canvas'), { width, height });
+      const context = copy.getContext('2d', { willReadFrequently: true });
+      context.drawImage(canvas, 0, 0);
+      const data = context.getImageData(0, 0, width, height).data;
       let sum = 0;
       for (let i = 0; i < data.length; i += 4) sum += data[i];
       return sum / (data.length / 4);
@@ -216,6 +220,86 @@ def test_keys_answer_and_go_on_and_typing_a_note_answers_nothing(visit: Callable
     assert seen.stayed_at_home(small)
 
 
+def test_the_next_scan_is_decoded_while_the_first_is_read(visit: Callable[..., Visit], small: Path) -> None:
+    page = visit().open(small)
+    assert not page.evaluate("Reading.decodes.size")
+    begin(page, "a1")
+    for _ in range(100):
+        if page.evaluate("Reading.decodes.has(1)"):
+            break
+        page.wait_for_timeout(50)
+    assert page.evaluate("[Reading.now, ...Reading.decodes.keys()]") == [0, 0, 1]
+
+
+def test_the_next_rater_sees_nothing_of_the_last(visit: Callable[..., Visit], small: Path) -> None:
+    seen = visit(accept_downloads=True)
+    page = seen.open(small)
+    begin(page, "first1")
+    untouched = state(page)
+    page.keyboard.press("+")
+    page.keyboard.press("f")
+    page.keyboard.press("n")
+    page.fill("#note", "seen by nobody else")
+    page.click("summary:has-text('All scans')")
+    page.click("#save")
+    page.click("#finish")
+    assert page.locator("#start").is_visible() and not page.locator("#work").is_visible()
+    assert page.locator("canvas").count() == 0
+    held = page.evaluate("Array.from(document.querySelectorAll('input, textarea'), (part) => part.value).join()")
+    for left in ("seen by nobody else", "first1", "NMOSD\t", "41.5 years"):
+        assert left not in held and left not in page.locator("main").inner_text()
+    page.keyboard.press("r")  # answers nothing: nobody reads
+    begin(page, "second1")
+    assert state(page) == untouched and page.input_value("#note") == ""
+    assert page.inner_text("#count") == "0 answered" and not page.locator("#saved").is_visible()
+    assert page.get_attribute('[data-level="NMOSD"]', "aria-pressed") == "false"
+    page.click("#finish")
+    begin(page, "first1")
+    assert page.inner_text("#count") == "1 answered"
+    assert seen.stayed_at_home(small)
+
+
+def tab_to(page: Any, part: str) -> None:
+    """Press Tab until a part has the focus, and see that each stop shows it."""
+    for _ in range(80):
+        page.keyboard.press("Tab")
+        at, outline = page.evaluate(
+            "[document.activeElement.id, getComputedStyle(document.activeElement).outlineStyle]"
+        )
+        assert outline != "none"
+        if at == part:
+            return
+    raise AssertionError(f"Tab does not lead to {part}")
+
+
+def test_the_keyboard_alone_suffices(visit: Callable[..., Visit], small: Path, tmp_path: Path) -> None:
+    page = visit(accept_downloads=True).open(small)
+    tab_to(page, "rater")
+    page.keyboard.type("k1")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#viewer[data-at]")
+    page.keyboard.press("k")  # skipped, and so the last to be answered
+    for number in (2, 3, 4, 5, 6, 7, 1):
+        wait_for(page, number)
+        page.keyboard.press("ArrowUp")
+        page.keyboard.press("t")
+        page.keyboard.type(f"note {number}")
+        page.keyboard.press("Escape")
+        page.keyboard.press("rn"[number % 2])
+        page.keyboard.press("4")
+    page.wait_for_selector("#done:visible")
+    tab_to(page, "save")
+    with page.expect_download() as download:
+        page.keyboard.press("Enter")
+    download.value.save_as(tmp_path / "table.tsv")
+    table = formats.read_tsv(tmp_path / "table.tsv")
+    assert table["decision_k1"].tolist() == [LEVELS[number % 2] for number in range(1, 8)]
+    assert table["note_k1"].tolist() == [f"note {number}" for number in range(1, 8)]
+    tab_to(page, "finish")
+    page.keyboard.press("Enter")
+    assert page.evaluate("document.activeElement.id") == "rater"
+
+
 def test_a_code_that_is_no_code_is_refused(visit: Callable[..., Visit], small: Path) -> None:
     page = visit().open(small)
     for code in ("", "a b", "x_repeat", EVIL[:12]):
@@ -232,11 +316,17 @@ def test_a_browser_without_storage_says_so(visit: Callable[..., Visit], small: P
     assert page.locator("#unkept").is_visible()
     page.keyboard.press("r")
     assert page.inner_text("#count") == "1 answered"
+    page.click("#finish")  # not before the table is saved: all would be lost
+    assert page.locator("#work").is_visible() and page.evaluate("document.activeElement.id") == "save"
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_axe_finds_nothing_serious(visit: Callable[..., Visit], small: Path, axe: str, scheme: str) -> None:
-    page = visit(color_scheme=scheme).open(small)
+@pytest.mark.parametrize("view", [WIDE, NARROW], ids=["wide", "narrow"])
+def test_axe_finds_nothing_serious(
+    visit: Callable[..., Visit], small: Path, axe: str, view: dict[str, int], scheme: str
+) -> None:
+    seen = visit(color_scheme=scheme, viewport=view, accept_downloads=True)
+    page = seen.open(small)
     assert serious(page, axe) == []
     begin(page, "a1")
     page.click("summary:has-text('All scans')")
@@ -244,6 +334,8 @@ def test_axe_finds_nothing_serious(visit: Callable[..., Visit], small: Path, axe
     page.keyboard.press("r")
     page.click("#save")
     assert serious(page, axe) == []
+    assert page.evaluate("document.documentElement.scrollWidth") <= view["width"]
+    assert seen.stayed_at_home(small)
 
 
 def test_axe_would_find_a_button_without_a_name(visit: Callable[..., Visit], small: Path, axe: str) -> None:
@@ -315,6 +407,78 @@ def saved(page: Any, folder: Path) -> Path:
     return path
 
 
+def read_in_sittings(page: Any, answers: dict[str, str], folder: Path) -> Path:
+    """Read all scans as rater r1, by click and by keys, closing the page twice; each step is checked."""
+    begin(page, "R1")
+    codes = page.evaluate("SHEET.readings.map((reading) => reading.code)")
+    middle = slice_of(page)
+    page.keyboard.press("ArrowUp")
+    assert slice_of(page) == middle + 1, "an arrow key did not move the slice"
+    light = brightness(page)
+    page.keyboard.press(".")
+    assert brightness(page) > light, "a key did not change the window"
+
+    # the first by click, then a note, then a scan is skipped, then the page is closed in the middle
+    page.click(f'[data-level="{answers[codes[0]]}"]')
+    page.fill("#note", f"=1+1\t{EVIL}")
+    page.click('[data-sure="3"]')
+    wait_for(page, 2)
+    page.click("#skip")
+    wait_for(page, 3)
+    page.keyboard.press(answers[codes[2]][0].lower())
+    page.keyboard.press("5")
+    wait_for(page, 4)
+    page.reload()
+    begin(page, "r1")
+    wait_for(page, 4)
+    assert page.inner_text("#count") == "2 answered, 1 skipped"
+    answer_all(page, answers, 4)
+    page.reload()
+    begin(page, "r1")
+    wait_for(page, 2)  # what was skipped comes back
+    page.keyboard.press(answers[codes[1]][0].lower())
+    page.wait_for_selector("#done:visible")
+    path = saved(page, folder)
+    table = formats.read_tsv(path).set_index("code")
+    assert table["decision_r1"].to_dict() == answers, "the saved table lacks answers"
+    assert table.loc[codes[0], "note_r1"] == f"'=1+1 {EVIL}" and table.loc[codes[0], "sureness_r1"] == "3"
+    return path
+
+
+HEARD = "addEventListener('keydown', (event) => %s && event.stopImmediatePropagation(), true);"
+BROKEN = {  # what is done to the page before it opens, and what the scenario then says
+    "answers are not kept": ("Storage.prototype.setItem = () => {};", 'data-reading=."4'),
+    "arrows do nothing": (HEARD % "event.key.startsWith('Arrow')", "did not move the slice"),
+    "the window stays": (HEARD % "event.key === '.'", "did not change the window"),
+    "keys answer nothing": (HEARD % "event.key === '5'", 'data-reading=."4'),
+    "nothing is saved": ("HTMLAnchorElement.prototype.click = () => {};", "download"),
+    "the table is wrong": (
+        "const Whole = Blob; window.Blob = class extends Whole {"
+        "  constructor(parts, kind) { super(parts.map((part) => part.replace?.('RRMS', 'n/a') ?? part), kind); } };",
+        "the saved table lacks answers",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("harm", [None, *BROKEN])
+def test_the_scenario_fails_where_a_step_is_broken(
+    visit: Callable[..., Visit], small: Path, tmp_path: Path, harm: str | None
+) -> None:
+    seen = visit(accept_downloads=True)
+    answers = {}
+    if harm:
+        seen.page.set_default_timeout(5000)
+        seen.page.add_init_script(BROKEN[harm][0])
+    page = seen.open(small)
+    for number, code in enumerate(page.evaluate("SHEET.readings.map((reading) => reading.code)")):
+        answers[code] = LEVELS[number % 2]
+    if harm is None:
+        assert read_in_sittings(page, answers, tmp_path).exists()
+        return
+    with pytest.raises((AssertionError, BrowserError), match=BROKEN[harm][1]):
+        read_in_sittings(page, answers, tmp_path)
+
+
 def test_two_raters_read_and_the_planted_kappas_come_out(
     visit: Callable[..., Visit], study: tuple[Path, Path], run_app: Callable[..., int],
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
@@ -326,47 +490,24 @@ def test_two_raters_read_and_the_planted_kappas_come_out(
     answers = {"r1": planted(key, 1), "r2": planted(key, 2)}
     seen = visit(accept_downloads=True)
     page = seen.open(page_file)
-    begin(page, "R1")
     codes = page.evaluate("SHEET.readings.map((reading) => reading.code)")
     assert codes == formats.read_tsv(folder / "rating_sheet.tsv")["code"].tolist()
 
-    # the first by click, then a note, then a scan is skipped, then the page is closed in the middle
-    page.click(f'[data-level="{answers["r1"][codes[0]]}"]')
-    page.fill("#note", f"=1+1\t{EVIL}")
-    page.click('[data-sure="3"]')
-    wait_for(page, 2)
-    page.click("#skip")
-    wait_for(page, 3)
-    page.keyboard.press(answers["r1"][codes[2]][0].lower())
-    page.keyboard.press("5")
-    wait_for(page, 4)
-    page.reload()
-    begin(page, "r1")
-    wait_for(page, 4)
-    assert page.inner_text("#count") == "2 answered, 1 skipped"
-    answer_all(page, answers["r1"], 4)
-    page.reload()
-    begin(page, "r1")
-    wait_for(page, 2)  # what was skipped comes back
-    page.keyboard.press(answers["r1"][codes[1]][0].lower())
-    page.wait_for_selector("#done:visible")
-    first = saved(page, tmp_path)
+    first = read_in_sittings(page, answers["r1"], tmp_path)
 
     # the second rater on the same machine sees nothing of the first
-    page.reload()
+    page.click("#finish")
     begin(page, "r2")
     wait_for(page, 1)
     assert page.inner_text("#count") == "0 answered" and page.input_value("#note") == ""
     answer_all(page, answers["r2"], 1)
     page.wait_for_selector("#done:visible")
     second = saved(page, tmp_path)
-    assert seen.stayed_at_home(page_file)
+    assert seen.stayed_at_home(page_file), (seen.said, set(seen.requests))
 
     assert first.name.startswith("rating_r1_") and second.name.startswith("rating_r2_")
     assert "r2" not in first.read_text() and "r1" not in second.read_text()
     table = formats.read_tsv(first).set_index("code")
-    assert table["decision_r1"].to_dict() == answers["r1"]
-    assert table.loc[codes[0], "note_r1"] == f"'=1+1 {EVIL}" and table.loc[codes[0], "sureness_r1"] == "3"
     seconds = table["seconds_r1"].astype(float)
     assert (seconds >= 0).all() and 0.2 < seconds[codes[:3]].sum() < 60
 
