@@ -5,7 +5,8 @@
 FOLDER holds ``raw`` and ``expert`` as the tests of real scans know them (default: $BIDS_APP_REAL_DATA); every scan
 with an expert brain mask is made into the viewer's data as `group --rating-sheet` does. Told are the voxels of the
 head's box, MB in the page (base64 of a lossless PNG), CPU seconds, and what 100 scans of this mixture come to. With the
-participant level's output in ``--derivatives``, the viewer of each scan's report is measured as well, light and full.
+participant level's output in ``--derivatives``, the viewer of each scan's report is measured as well, light and full,
+and the largest page; with the group level's, its page and the viewer in it.
 """
 
 from __future__ import annotations
@@ -45,10 +46,20 @@ def measure(folder: Path) -> list[dict[str, Any]]:
 def viewers(output: Path) -> dict[str, list[float]]:
     """Return MB of every finished scan's viewer by choice of ``--report-viewer``."""
     found: dict[str, list[float]] = {"light": [], "full": []}
-    for participant in sorted(path.stem for path in output.glob("sub-*.html")):
-        for summary in reports.finished(output, participant):
+    for summaries in reports.finished(output, [path.stem for path in output.glob("sub-*.html")]).values():
+        for summary in summaries:
             for choice, sizes in found.items():
                 sizes.append(len(reports.view_of(output, summary.scan, choice)) / 1e6)
+    return found
+
+
+def written(output: Path) -> dict[str, float]:
+    """Return MB of the largest participant's page, of the group's page, and of the viewer in it, as far as they are."""
+    found = {"participant_page": max((path.stat().st_size for path in output.glob("sub-*.html")), default=0) / 1e6}
+    if (output / "group.html").is_file():
+        page = (output / "group.html").read_text(encoding="utf-8")
+        view = page.partition(' id="view-group">')[2].partition("</script>")[0]
+        found |= {"group_page": len(page.encode()) / 1e6, "group_viewer": len(view) / 1e6}
     return found
 
 
@@ -72,8 +83,10 @@ def main() -> None:
     found = {"scans": rows, "mb_per_100_scans": 100 * each, "scans_per_page": pages}
     if words.derivatives:
         sizes = viewers(words.derivatives)
-        found["viewer_mb"] = {choice: sum(values) / len(values) for choice, values in sizes.items()}
-        print("viewer of a scan: " + ", ".join(f"{choice} {mb:.1f} MB" for choice, mb in found["viewer_mb"].items()))
+        found["viewer_mb"] = {choice: sum(values) / len(values) for choice, values in sizes.items() if values}
+        found["written_mb"] = written(words.derivatives)
+        for name, mb in (*found["viewer_mb"].items(), *found["written_mb"].items()):
+            print(f"{name}: {mb:.2f} MB")
     if words.output:
         formats.write_json(words.output, found)
 
