@@ -95,3 +95,9 @@ def test_a_page_stays_below_its_limit_and_says_what_it_lacks(
         assert f"so {lacks}" in page and '"Belief"' not in page
         assert len(page) <= limit
     assert "data-view=" not in page
+
+
+def test_the_log_tells_how_large_the_pages_are(done: Path) -> None:
+    logs = "".join(path.read_text("utf-8") for path in done.glob("logs/*/log.txt"))
+    largest = max(path.stat().st_size for path in done.glob("sub-*.html"))
+    assert f"2 reports, the largest has {largest / 1e6:.1f} MB: {done}" in logs
