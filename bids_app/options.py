@@ -276,7 +276,7 @@ class Options:
     )
     report_viewer: str = option(
         "slices to scroll through inside the reports: none; light (some 2 MB a scan): the scan, tissues, masks; full "
-        "(some 3 MB): the belief map too",
+        "(some 3 MB): the belief map too; what does not fit into a page of 100 MB is left out and named there",
         "light",
         section="Machine",
         choices=("none", "light", "full"),

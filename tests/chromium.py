@@ -15,6 +15,11 @@ from typing import Any
 
 import pytest
 
+try:
+    from playwright.sync_api import Error as BrowserError
+except ImportError:  # then the tests that open something skip
+    BrowserError = OSError  # type: ignore[assignment, misc]
+
 ARGUMENTS = (
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
     *("--disable-background-networking", "--disable-component-update"),

@@ -17,6 +17,7 @@ import netguard
 import numpy as np
 import pandas as pd
 import pytest
+from chromium import Visit, state
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -312,6 +313,20 @@ def test_hostile_texts_are_shown_not_run(hostile: Hostile) -> None:
     card = (hostile.out / "group" / "model_card.md").read_text("utf-8")
     assert SCRIPT not in card
     assert "42" not in str(hostile.metrics["left_out"])
+
+
+@pytest.mark.parametrize("name", ["group.html", "group/checklist.html"])
+def test_hostile_texts_do_nothing_in_a_browser(hostile: Hostile, visit: Callable[..., Visit], name: str) -> None:
+    seen = visit()
+    page = seen.open(hostile.out / name)
+    page.evaluate("document.querySelectorAll('details').forEach((part) => { part.open = true; })")
+    if name == "group.html":
+        page.wait_for_selector(".viewer[data-at]")
+        state(page)
+        assert SCRIPT in page.inner_text("body")  # read as a word
+    own = {"application/json", ""}  # data for the viewer, and the page's own script
+    assert {script.get_attribute("type") or "" for script in page.locator("script").all()} <= own
+    assert seen.stayed_at_home(hostile.out / name)  # no dialog, no word in the console, no request
 
 
 def test_hostile_texts_make_no_file_outside_the_output(hostile: Hostile) -> None:

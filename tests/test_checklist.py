@@ -6,9 +6,12 @@ import re
 from importlib import resources
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
-from bids_app.report import checklist
+from bids_app.records.cohort import Measure
+from bids_app.records.further import Confounding, Further, Several
+from bids_app.report import checklist, further_numbers
 
 TRIPOD = (
     "1 2 3a 3b 3c 4 5a 5b 6a 6b 6c 7 8a 8b 8c 9a 9b 9c 10 11 12a 12b 12c 12d 12e 12f 12g 13 14 15 16 17 "
@@ -39,6 +42,33 @@ def test_what_is_not_there_is_left_to_the_author() -> None:
     assert some.loc[("CLAIM 2024", "8"), "where"] == "group/metrics.json#left_out"  # nobody left out is an answer
     assert some.loc[("CLAIM 2024", "18"), "status"] == checklist.TODO  # no raters
     assert some.loc[("TRIPOD+AI", "17"), "status"] == checklist.TODO
+
+
+def test_what_only_some_runs_find_is_answered_where_it_is_there() -> None:
+    """Sites and calibration: no answer without them, and the place where they stand."""
+    without = filled({"parameters": {"covariates": []}}, [])
+    found = filled({"confounding": {"site_column": "site"}, "recommended": {"probability": {"brier": 0.2}}}, [])
+    for item, place in (("12d", "confounding"), ("23b", "confounding"), ("12e", "recommended.probability")):
+        assert without.loc[("TRIPOD+AI", item), "status"] == checklist.TODO
+        assert found.loc[("TRIPOD+AI", item), "status"] != checklist.TODO
+        assert f"group/metrics.json#{place}" in found.loc[("TRIPOD+AI", item), "where"].split("; ")
+    assert "--site-column" in found.loc[("TRIPOD+AI", "12d"), "answer"]
+    assert "alibration" in found.loc[("TRIPOD+AI", "23a"), "answer"]
+    assert "imputed inside each training set" in without.loc[("TRIPOD+AI", "11"), "answer"]
+
+
+def test_the_cards_of_the_networks_that_are_named_are_shipped() -> None:
+    answer = filled({"parameters": {"random_seed": 0}}, []).loc[("CLAIM 2024", "24"), "answer"]
+    for name in ("brain.json", "lesions.json"):
+        assert name in answer
+        assert "--seed" in resources.files("bids_app").joinpath("weights", name).read_text(encoding="utf-8")
+
+
+def test_the_key_of_sites_is_that_of_the_metrics() -> None:
+    measure = Measure(0.5, 0.4, 0.6, "m")
+    several = Several(("a", "b"), (1, 1), (1, 1), {}, measure, measure, np.eye(2), 2)
+    sites = Further(None, Confounding("site", {}, several), None)
+    assert set(further_numbers.metrics(sites, ("RRMS", "NMOSD"))) == {"confounding"}
 
 
 def test_sections_that_are_named_are_in_the_report() -> None:

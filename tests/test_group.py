@@ -326,7 +326,8 @@ def test_the_checklists_name_places_that_exist(done: Place) -> None:
     table = formats.read_tsv(done.out / "group" / "checklist.tsv")
     named = {place for cell in table["where"].dropna() for place in cell.split("; ")}
     possible = {place for cell in checklist.items()["places"].dropna() for place in cell.split()}
-    assert possible - named == {"logs/CITATION.md"}  # the participant level's
+    beside = {"logs/CITATION.md", "group/metrics.json#confounding"}  # the participant level's; --site-column
+    assert possible - named == beside
     report = (done.out / "group.html").read_text("utf-8")
     for place in named:
         file, _, part = place.partition("#")

@@ -51,7 +51,7 @@ def run(options: Options, tell: Callable[[str], None], warn: Callable[[str], Non
             log.warning("%s", line)
         if options.reports_only or options.boilerplate_only:
             for path in write_reports(options, found.scans, []):
-                log.info("report: %s", path)
+                log.info("report: %s, %.1f MB", path, path.stat().st_size / 1e6)
             return Ending(0, "reports written")
         if not options.skip_bids_validation:
             log.info("validating %s", options.bids_dir)
@@ -238,6 +238,10 @@ def write_reports(options: Options, scans: Sequence[Scan], failures: Sequence[Fa
     # processes take seconds to start, a report takes one
     workers = parallel.Workers(options.nprocs if len(tasks) > MANY else 1, options.mem_mb)
     written = sorted(told(parallel.run(reports.write, tasks, workers, reports.lost), len(tasks), "reports"))
+    sizes = {path.stat().st_size / 1e6: path for path in written}
+    if sizes:
+        largest = max(sizes)
+        log.info("%d reports, the largest has %.1f MB: %s", len(written), largest, sizes[largest])
     overview = index.write(output, options.bids_dir)
     return [*written, overview] if overview else written
 

@@ -24,6 +24,10 @@ LESIONS = {  # key in the table of outputs: name and colour, as in the figures
     "external": ("Given lesion map", "#d55e00"),
 }
 
+PAGE_MB = 100  # of one page, figures and viewers together: browsers open that in seconds
+FRAME = 100_000  # bytes that a page with viewers has beside them: scripts, styles, headings
+LESSER = {"full": ("full", "light"), "light": ("light",), "none": ()}  # what is tried, by what was asked for
+
 
 @dataclass(frozen=True)
 class Task:
@@ -47,13 +51,53 @@ def write(task: Task) -> Path:
     for summary in summaries:
         index.write_picture(task.output, summary.scan)
     images = {summary.scan: _images(task.output, task.participant, summary) for summary in summaries}
-    views = {s.scan: view for s in summaries if (view := view_of(task.output, s.scan, task.viewer))}
-    page = report.participant_page(
-        task.participant, summaries, images, task.failures, task.method_html, __version__, task.predictions, views
-    )
+    bare = len(_page(task, images, {}, ""))
+    views, note = fitting(task, int(1e6 * PAGE_MB) - bare - FRAME)
+    page = _page(task, images, views, note)
     path = task.output / f"{task.participant}.html"
     formats.write_text(path, page)
     return path
+
+
+def _page(task: Task, images: Mapping[str, Mapping[str, bytes]], views: Mapping[str, str], note: str) -> str:
+    return report.participant_page(
+        task.participant, task.summaries, images, task.failures, task.method_html, __version__, task.predictions, views,
+        note,
+    )  # fmt: skip
+
+
+def fitting(task: Task, room: int) -> tuple[dict[str, str], str]:
+    """Return the viewers' data by scan that fit into ``room`` bytes, and the sentence that says what was left out.
+
+    Belief maps go first; then the viewers of the scans that are last on the page.
+    """
+    views: dict[str, str] = {}
+    left = 0
+    for choice in LESSER[task.viewer]:
+        views, left = _views(task, choice, room)
+        if not left:
+            return views, "" if choice == task.viewer else _told("the belief maps in the viewers")
+    return views, _told(f"the viewers of {left} of {len(task.summaries)} scans") if left else ""
+
+
+def _views(task: Task, choice: str, room: int) -> tuple[dict[str, str], int]:
+    """Return the data of the first viewers that fit, and for how many scans none was made."""
+    views: dict[str, str] = {}
+    for done, summary in enumerate(task.summaries):
+        view = view_of(task.output, summary.scan, choice)
+        room -= len(view)
+        if room < 0:
+            return views, len(task.summaries) - done
+        if view:
+            views[summary.scan] = view
+    return views, 0
+
+
+def _told(what: str) -> str:
+    return (
+        f"A page holds up to {PAGE_MB} MB, so {what} were left out here. The maps themselves are complete: open the "
+        "NIfTI files in the anat folders in any viewer of images."
+    )
 
 
 def _images(output: Path, participant: str, summary: Summary) -> dict[str, bytes]:

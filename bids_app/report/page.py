@@ -104,6 +104,7 @@ def participant_page(
     version: str,
     predictions: Sequence[Mapping[str, object]] = (),
     views: Mapping[str, str] | None = None,
+    note: str = "",
 ) -> str:
     """Return ``sub-X.html``: self-contained, everything from the data set escaped.
 
@@ -123,6 +124,8 @@ def participant_page(
         Rows of the table of predictions.
     views : mapping of str to str, optional
         The viewer's data by scan, as `assets.data` writes them.
+    note : str, optional
+        What was left out of the page, in a sentence.
     """
     views = views or {}
     scans: list[dict[str, Any]] = [
@@ -143,6 +146,7 @@ def participant_page(
     template = environment().get_template("participant.html.j2")
     return template.render(
         participant=participant,
+        note=note,
         scans=scans,
         failures=failures,
         predictions=predictions,

@@ -41,6 +41,7 @@ Object.assign(ScanViewer.prototype, {
     this.waiting = true;
     requestAnimationFrame(() => {
       this.waiting = false;
+      if (!this.volume) return; // closed meanwhile
       for (const panel of Object.values(this.panels)) this._paint(panel);
       this._tell();
     });

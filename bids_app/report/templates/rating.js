@@ -120,6 +120,7 @@ const Reading = {
       find("viewer").dataset.reading = String(SHEET.readings[index].reading);
       find("trouble").hidden = true;
     } catch (error) {
+      if (this.now !== index) return;
       find("trouble").textContent = `This scan cannot be shown. ${error.message}`;
       find("trouble").hidden = false;
     }
@@ -223,6 +224,23 @@ const Reading = {
     find("saved").hidden = false;
   },
 
+  // Back to the first screen, with nothing left on the page of who read: the next rater sees no answer, note or scan.
+  finish() {
+    if (!this.answers.kept && find("saved").hidden) return find("save").focus();
+    this.pause();
+    clearTimeout(this.going);
+    [this.answers, this.now] = [null, -1];
+    this.viewer.close();
+    delete find("viewer").dataset.reading;
+    for (const id of ["note", "table", "rater"]) find(id).value = "";
+    for (const id of ["shown", "list", "place", "count", "who"]) find(id).replaceChildren();
+    for (const id of ["work", "saved", "done", "trouble", "known", "wrong"]) find(id).hidden = true;
+    delete find("known").dataset.rater;
+    find("auto").checked = true;
+    find("start").hidden = false;
+    find("rater").focus();
+  },
+
   key(event) {
     if (!this.answers || event.ctrlKey || event.metaKey || event.altKey) return;
     const { target } = event;
@@ -277,6 +295,7 @@ document.querySelectorAll("[data-sure]").forEach((button) => {
 find("note").addEventListener("input", () => Reading.change({ note: find("note").value }));
 for (const [id, act] of Object.entries({
   back: () => Reading.beside(-1), next: () => Reading.beside(1), skip: () => Reading.skip(), save: () => Reading.save(),
+  finish: () => Reading.finish(),
 })) find(id).addEventListener("click", act);
 document.addEventListener("keydown", (event) => Reading.key(event));
 document.addEventListener("visibilitychange", () => Reading.answers && (document.hidden ? Reading.pause() : Reading.resume()));

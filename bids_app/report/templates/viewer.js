@@ -52,6 +52,13 @@ class ScanViewer {
     this.draw();
   }
 
+  // Show nothing; the next volume is shown as if it were the first.
+  close() {
+    this.volume = null;
+    this.root.replaceChildren();
+    for (const name of ["at", "window", "zoom", "left"]) delete this.root.dataset[name];
+  }
+
   // -- what is on the page ---------------------------------------------------------------------
 
   _build() {
