@@ -15,6 +15,7 @@ import pytest
 
 from bids_app.__main__ import main
 from bids_app.cohort import labels, lesion_maps
+from bids_app.errors import MissingInputError
 from bids_app.files import formats
 from bids_app.group import contest, entrants
 from bids_app.learning.protocols import Plan
@@ -199,15 +200,32 @@ def test_options_of_the_recommended_recipe_leave_the_published_bytes_alone(done:
 
 def test_the_best_map_is_the_first_in_order_that_all_have(done: Path, tmp_path: Path) -> None:
     scans = labels.find_maps(done / "out")
-    assert lesion_maps.best(scans, done / "out") == "published"
+    assert lesion_maps.best(scans, done / "out", "network") == "published"
     for name in reversed(lesion_maps.PREFERRED[:-1]):
         for scan in scans:
             path = tmp_path / scan.output(labels.MAPS[name])
             path.parent.mkdir(parents=True, exist_ok=True)
             path.touch()
-        assert lesion_maps.best(scans, tmp_path) == name
+        assert lesion_maps.best(scans, tmp_path, "network") == name
     path.unlink()
-    assert lesion_maps.best(scans, tmp_path) == lesion_maps.PREFERRED[1]  # one scan lacks the first
+    assert lesion_maps.best(scans, tmp_path, "network") == lesion_maps.PREFERRED[1]  # one scan lacks the first
+
+
+def test_the_best_map_of_scans_that_have_none_of_them_is_the_one_chosen(done: Path, tmp_path: Path) -> None:
+    """Derivatives with nothing but the network's masks suffice for ``--lesion-map network``."""
+    out = tmp_path / "out"
+    for scan in labels.find_maps(done / "out"):
+        old, new = done / "out" / scan.output(labels.MAPS["published"]), out / scan.output(labels.MAPS["network"])
+        new.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(old, new)
+    shutil.copy(done / "out/dataset_description.json", out)
+    words = ("--lesion-map", "network", "--nested-folds", "0", "--report-viewer", "none")
+    assert _run(done / "bids", out, "group", *QUICK, *words) == 0
+    told = json.loads((out / "group/metrics.json").read_text("utf-8"))
+    assert told["recommended"]["lesion_map"] == "network"
+    new.unlink()
+    with pytest.raises(MissingInputError, match=scan.name):
+        lesion_maps.best(labels.find_maps(done / "out"), out, "network")
 
 
 @pytest.mark.parametrize(

@@ -107,9 +107,23 @@ def flags(scans: Sequence[Scan], output_dir: Path, lesion_map: str) -> tuple[tup
     return tuple(found)
 
 
-def best(scans: Sequence[Scan], output_dir: Path) -> str:
-    """Return the name of the best lesion map that all scans have, the participant level's own."""
-    return next(name for name in PREFERRED if all((output_dir / scan.output(MAPS[name])).exists() for scan in scans))
+def best(scans: Sequence[Scan], output_dir: Path, chosen: str) -> str:
+    """Return the name of the best lesion map that all scans have, the participant level's own.
+
+    Where they share none of `PREFERRED` it is the one ``chosen`` for the other recipes.
+
+    Raises
+    ------
+    MissingInputError
+        Not all scans have that one either.
+    """
+    without: list[str] = []
+    for name in (*PREFERRED, chosen):
+        without = [scan.name for scan in scans if not (output_dir / scan.output(MAPS[name])).exists()]
+        if not without:
+            return name
+    what = f"no lesion map that all scans have; {len(without)} lack the {chosen} one, first {without[0]}"
+    raise MissingInputError(what, output_dir, "run the participant level for them, or leave them out with --exclude")
 
 
 def by_threshold(

@@ -109,7 +109,7 @@ def _entry_as_stored(options: Options, cohort: Chosen) -> entrants.Entry:
     output, threshold, labelled = options.output_dir, options.participant_threshold, cohort.stay
     wanted = options.recommended_map
     everybody = (*labelled.scans, *(cohort.go.scans if cohort.go else ()))
-    name = lesion_maps.best(everybody, output) if wanted == "best" else wanted
+    name = lesion_maps.best(everybody, output, options.lesion_map) if wanted == "best" else wanted
     source = _source(options, labelled.scans, name)
     maps = lesion_maps.load(source, threshold, given=True)
     same = name == options.lesion_map
