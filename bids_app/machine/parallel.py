@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from bids_app.errors import MissingInputError, UsageError
+from bids_app.errors import BidsAppError, MissingInputError, UsageError
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -92,13 +92,16 @@ def run(
     Parameters
     ----------
     work : callable
-        A module-level function; it must not raise.
+        A module-level function. A `BidsAppError` that it raises ends the run with the same line wherever it runs;
+        it must not raise anything else.
     workers : Workers
     lost : callable
         Makes the result of a task whose process died twice, from the task and the reason.
 
     Raises
     ------
+    BidsAppError
+        As ``work`` does.
     MissingInputError
         No scheduler answers.
     UsageError
@@ -124,7 +127,10 @@ def run(
             if future.status == "finished":
                 yield future.result()
             elif future.status == "error":
-                yield lost(futures[future], _reason(future.exception(), memory))
+                error = future.exception()
+                if isinstance(error, BidsAppError):
+                    raise error
+                yield lost(futures[future], _reason(error, memory))
             else:
                 yield lost(futures[future], "the Dask scheduler is gone")
             future.release()
