@@ -201,6 +201,6 @@ def test_maps_that_the_participant_level_made_are_taken_as_they_are(name: str, t
     mask = np.random.default_rng(6).random(GRID.data.shape) < 0.1
     formats.write_nifti(tmp_path / scan(0).output(labels.MAPS[name]), mask, GRID.affine)
     source = lesion_maps.Source((scan(0),), tmp_path, name, tmp_path / "cache")
-    made = lesion_maps.by_threshold(source, None, 0.32)(np.array([0]))
+    made = lesion_maps.by_threshold(source)(np.array([0]))
     np.testing.assert_array_equal(made.lesions, [mask[GRID.data]])
     assert made.threshold.value == {"normative": 0.25, "cleaned": 0.32}.get(name, 0.5)

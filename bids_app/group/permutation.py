@@ -27,7 +27,8 @@ from bids_app.learning.roc import auc_within
 from bids_app.machine import parallel
 from bids_app.machine.progress import told
 from bids_app.records.cohort import Cell, Fold
-from bids_app.records.results import Nested, Permutation
+from bids_app.records.recommended import Permutation
+from bids_app.records.results import Nested
 
 log = logging.getLogger("bids_app")
 SHARE = 5  # permutations of one fold in a task: few enough that workers end together
@@ -78,7 +79,7 @@ def nested(laid: Laid, workers: parallel.Workers, plan: Plan) -> Nested:
     Raises
     ------
     BadInputError
-        When a fold was lost with its worker; or as `protocols.nested` raises.
+        When a fold was lost with its worker; or as `protocols.decide_fold` raises.
     """
     quiet = replace(plan, tell=protocols.silent, detail=protocols.silent)
     tasks = [_Task(laid.folder, number, fold, (), quiet) for number, fold in enumerate(laid.outer)]
@@ -96,7 +97,7 @@ def test(laid: Laid, auc: float, n: int, workers: parallel.Workers, plan: Plan) 
     Raises
     ------
     BadInputError
-        When permutations were lost with their worker; or as `protocols.nested` raises.
+        When permutations were lost with their worker; or as `protocols.decide_fold` raises.
     """
     quiet = replace(plan, tell=protocols.silent, detail=protocols.silent)  # its progress is its number
     seeds = range(plan.random_seed + 1, plan.random_seed + 1 + n)
