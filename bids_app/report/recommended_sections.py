@@ -71,7 +71,7 @@ def section(found: Recommended, levels: tuple[str, str], asked: dict[str, Any]) 
         "winner": contest.winner,
         "stored": _stored(contest),
         "verdict": _verdict(contest),
-        "n_folds": contest.nested_folds,
+        "nested_folds": contest.nested_folds,
         "repeats": contest.repeats,
         "brier": [num(each) for each in (score.value, score.uncertainty, score.skill, score.reliability,
                                          score.resolution, score.within)],
