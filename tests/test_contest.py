@@ -303,12 +303,11 @@ def test_a_group_too_small_for_the_folds_is_one_line_wherever_they_run(
     ],
 )
 def test_maps_are_read_and_norms_made_once(
-    done: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], lesions: int, beliefs_of: int,
-    norms: int,
+    cohort: Cohort, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], lesions: int,
+    beliefs_of: int, norms: int,
 ) -> None:  # fmt: skip
     """The evaluations and the contest share what is the same for both."""
-    cohort = draw_cohort(n_participants=(14, 11), n_scans=(24, 18), seed=4)
-    shutil.copytree(done / "out", tmp_path / "out", ignore=shutil.ignore_patterns("group", "logs", "*.html"))
+    write_cohort(cohort, tmp_path / "bids", tmp_path / "out")
     further.write_beliefs(tmp_path / "out", cohort, 4)
     for scan in cohort.scans:
         for name in ("network", "normative"):
@@ -316,7 +315,7 @@ def test_maps_are_read_and_norms_made_once(
     chosen = (
         () if "--recommended-map" in words else ("--recommended-map", words[1] if "map" in words[0] else "published")
     )
-    options = parser.parse([str(done / "bids"), str(tmp_path / "out"), "group", *words, *chosen])
+    options = parser.parse([str(tmp_path / "bids"), str(tmp_path / "out"), "group", *words, *chosen])
     counts = {"load": 0, "beliefs": 0, "estimate": 0}
 
     def counted(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
