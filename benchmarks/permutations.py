@@ -147,7 +147,7 @@ def _walls(cohort: Cohort, n: int, cluster: bool) -> bool:
             from distributed import LocalCluster
 
             made = LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None, memory_limit=0)
-            ways["Dask cluster, 2 workers"] = Workers(scheduler=made.scheduler_address)
+            ways["Dask cluster, 2 workers"] = Workers(dask_scheduler=made.scheduler_address)
         for name, workers in ways.items():
             start = time.perf_counter()
             found[name] = permutation.test(laid, 0.5, n, workers, PLAN).values

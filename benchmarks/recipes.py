@@ -115,7 +115,8 @@ def run_permuted(cohort: Cohort, made: Products, seed: int) -> float:
     recipe = rivals.recommended(made, positive, participants, FOLDS)
     outer = outer_folds(positive, participants, FOLDS, REPEATS, seed)
     found = run("permuted", recipe, outer, made.lesion_free, Wanted(COVERAGE, 0.8), seed)
-    return comparison.auc_within_folds(found.decisions, found.fold, positive)
+    draws = comparison.draw(positive, participants, 1, seed)
+    return comparison.sample(found, positive, participants, draws)["auc"].value
 
 
 def targets(seeds: dict[int, dict[str, Any]], permuted: Sequence[float]) -> dict[str, bool]:

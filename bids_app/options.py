@@ -247,7 +247,7 @@ class Options:
         "threads of each scan; results are bit-identical only with 1",
         1,
         section="Machine",
-        decides=("participant",),
+        decides=LEVELS,
         **_COUNT,
     )
     mem_mb: int | None = option("memory for all processes, MB", None, section="Machine", **_COUNT)

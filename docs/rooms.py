@@ -56,7 +56,7 @@ ROOMS: dict[str, tuple[str, ...]] = {  # folder: its modules, both in order; "" 
         "reasons",
         "recipe",
     ),
-    "group": ("outputs", "permutation", "entrants", "contest", "further", "competition", "rating", "recipe"),
+    "group": ("outputs", "permutation", "maps", "entrants", "contest", "further", "competition", "rating", "recipe"),
     "phantom": ("records", "cohort", "scan", "dataset", "further", "__main__"),
 }
 PURE = ("image", "lesions", "learning", "recommended", "rivals")  # arrays in, arrays out: no disk, clock or log

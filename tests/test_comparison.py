@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy.stats import norm
 from sklearn.metrics import roc_auc_score
 
 from bids_app.recommended import comparison
-from bids_app.recommended.comparison import auc_within_folds, difference, draw, measure, sample, shares
+from bids_app.recommended.comparison import difference, draw, measure, sample, shares
 from bids_app.recommended.nested import outer_folds
 from bids_app.records.recommended import OutOfFold
 
@@ -27,8 +29,12 @@ def drawn(seed: int = 0, people: int = 60, repeats: int = 2) -> tuple[OutOfFold,
     return OutOfFold("some", values, fold, 1 / (1 + np.exp(-values))), positive, names
 
 
+def auc(found: OutOfFold, positive: np.ndarray, names: np.ndarray) -> float:
+    return sample(found, positive, names, draw(positive, names, 1, 0))["auc"].value
+
+
 def test_auc_is_that_of_scikit_learn_fold_by_fold() -> None:
-    found, positive, _ = drawn()
+    found, positive, names = drawn()
     won = pairs = 0.0
     for values, folds in zip(found.decisions, found.fold, strict=True):
         for number in np.unique(folds):
@@ -36,22 +42,18 @@ def test_auc_is_that_of_scikit_learn_fold_by_fold() -> None:
             n = positive[rows].sum() * (~positive[rows]).sum()
             won += roc_auc_score(positive[rows], values[rows]) * n
             pairs += n
-    assert auc_within_folds(found.decisions, found.fold, positive) == pytest.approx(won / pairs, abs=1e-12)
+    assert auc(found, positive, names) == pytest.approx(won / pairs, abs=1e-12)
 
 
 def test_the_scale_of_a_fold_does_not_matter() -> None:
     found, positive, names = drawn()
     stretched = np.exp(found.decisions) * (1 + found.fold) + 5 * found.fold
-    assert auc_within_folds(stretched, found.fold, positive) == pytest.approx(
-        auc_within_folds(found.decisions, found.fold, positive)
-    )
-    some = sample(found, positive, names, draw(positive, names, 50, 0))
-    assert some["auc"].value == pytest.approx(auc_within_folds(found.decisions, found.fold, positive))
+    assert auc(replace(found, decisions=stretched), positive, names) == pytest.approx(auc(found, positive, names))
 
 
 def test_ties_count_one_half() -> None:
-    found, positive, _ = drawn()
-    assert auc_within_folds(np.zeros_like(found.decisions), found.fold, positive) == 0.5
+    found, positive, names = drawn()
+    assert auc(replace(found, decisions=np.zeros_like(found.decisions)), positive, names) == 0.5
 
 
 def test_a_recipe_does_not_differ_from_itself() -> None:

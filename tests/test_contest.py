@@ -6,6 +6,7 @@ import json
 import logging
 import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,26 +14,37 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from bids_app import parser
 from bids_app.__main__ import main
-from bids_app.cohort import labels, lesion_maps
+from bids_app.bids.names import group_output
+from bids_app.cohort import beliefs, labels, lesion_maps
+from bids_app.errors import MissingInputError
 from bids_app.files import formats
-from bids_app.group import contest, entrants
+from bids_app.group import competition, contest, entrants
+from bids_app.group.maps import Maps
+from bids_app.image import atlas
+from bids_app.learning import measures
 from bids_app.learning.protocols import Plan
 from bids_app.learning.roc import auc_within
+from bids_app.lesions import cohort_norm
 from bids_app.machine.parallel import Workers
 from bids_app.model import linear, prediction, storage
 from bids_app.participant import reasons
+from bids_app.phantom import further
 from bids_app.phantom.cohort import draw_cohort
 from bids_app.phantom.dataset import write_cohort
+from bids_app.recommended import features
 from bids_app.recommended.nested import Wanted, outer_folds
 from bids_app.records.cohort import Cohort, Labelled, Threshold
-from bids_app.records.recommended import Recommended
+from bids_app.records.recommended import Contest, OutOfFold, Permutation, Purpose
+from bids_app.report import recommended_numbers
 
 QUICK = ("--lesion-threshold", "0.32", "--cv-folds", "3", "--refine-limit", "1", "--bootstrap-draws", "100")
+Judged = tuple[Contest, Permutation | None]
 NESTED = ("--nested-folds", "3", "--repeats", "2", "--permutations", "2", "--coverage", "0.8", "--prevalence", "0.95")
 
 
-def _run(*words: str | Path) -> int:
+def _run(*words: str | Path | int) -> int:
     log = logging.getLogger("bids_app")
     try:
         return main([str(word) for word in words])
@@ -61,25 +73,50 @@ def metrics(done: Path) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def found(cohort: Cohort, tmp_path_factory: pytest.TempPathFactory) -> Recommended:
+def found(cohort: Cohort, tmp_path_factory: pytest.TempPathFactory) -> Judged:
     return _contest(cohort, tmp_path_factory.mktemp("work"), Workers())
 
 
-def _contest(cohort: Cohort, work: Path, workers: Workers) -> Recommended:
+def _contest(cohort: Cohort, work: Path, workers: Workers) -> Judged:
     labelled = Labelled(cohort.scans, cohort.participants, cohort.positive, cohort.table, (), ())
-    entry = entrants.Entry(labelled, "published", Threshold(0.32, "given"), cohort.lesions, cohort.lesions)
-    rules = contest.Rules(3, 2, Wanted(0.9, 0.8), 1)
-    return contest.run(entry, rules, Plan(3, 1, "smo", 50, 0), workers, work)
+    purpose = Purpose(cohort.levels, Threshold(0.32, "given"), "published")
+    entry = entrants.Entry(labelled, purpose, cohort.lesions, cohort.lesions)
+    rules, plan = contest.Rules(3, 2, Wanted(0.9, 0.8), 1), Plan(3, 1, "smo", 50, 0)
+    ran = contest.run(contest.prepare(entry), rules, plan, workers, work)
+    return contest.judge(ran, entry, plan, ()), ran.permutation
 
 
 def test_keys_are_those_of_the_leakage_free_recipe(metrics: dict[str, Any]) -> None:
     nested, other = metrics["recommended"]["nested"], metrics["leakage-free"]["nested"]
-    for key in ("auc", "accuracy", "sensitivity", "specificity"):
-        assert {"value", "interval", "method"} <= set(nested[key]) & set(other[key])
-        low, high = nested[key]["interval"]
-        assert low <= nested[key]["value"] <= high
+    assert set(nested) == set(other) | {"auc_participants", "brier", "nested_folds", "repeats"}
+    for key in ("auc", "accuracy", "sensitivity", "specificity", "auc_pooled_over_folds"):
+        assert set(nested[key]) == set(other[key])
+        for name in (name for name in nested[key] if name.startswith("interval")):
+            low, high = nested[key][name]
+            assert low <= nested[key]["value"] <= high
+    assert set(nested["confusion"]) == set(other["confusion"])
     assert sum(nested["confusion"].values()) == pytest.approx(metrics["cohort"]["scans"])
     assert len(nested["folds"]) == 6 and nested["repeats"] == 2
+
+
+def test_intervals_over_scans_of_one_repeat_are_those_of_the_leakage_free_recipe() -> None:
+    rng = np.random.default_rng(0)
+    positive, fold = np.arange(40) % 3 > 0, np.arange(40) % 4
+    values = positive + rng.normal(size=40) + 3 * fold
+    over_scans, pooled = recommended_numbers._over_scans(
+        OutOfFold("some", values[None], fold[None], np.full((1, 40), 0.5)), positive
+    )
+    whole = measures.performance(positive, values)
+    assert over_scans["auc"] == auc_within(positive, values, fold) and pooled == whole.auc
+    assert over_scans["sensitivity"] == whole.sensitivity and over_scans["accuracy"] == whole.accuracy
+
+
+def test_p_counts_permutations_as_good_as_the_same_folds_as_they_are(metrics: dict[str, Any], done: Path) -> None:
+    told = metrics["recommended"]
+    as_good = sum(value >= told["permutation_observed"] for value in told["permuted_auc"])
+    assert len(told["permuted_auc"]) == 2 and told["permutation_p"] == (1 + as_good) / 3
+    page = re.sub(r"\s+", " ", (done / "out/group.html").read_text("utf-8"))
+    assert f"p = {told['permutation_p']:.3f}" in page and "2 permutations of the recommended recipe" in page
 
 
 def test_every_recipe_is_a_row(metrics: dict[str, Any], done: Path) -> None:
@@ -101,25 +138,24 @@ def test_the_published_row_is_its_own_evaluation(metrics: dict[str, Any]) -> Non
     assert row["value"] == own["value"] and row["interval"] == own["interval_participants"]
 
 
-def test_all_recipes_share_their_folds(found: Recommended, cohort: Cohort) -> None:
-    assert found.contest
-    folds = [each.fold for each in found.contest.out_of_fold.values()]
+def test_all_recipes_share_their_folds(found: Judged, cohort: Cohort) -> None:
+    verdict, _ = found
+    folds = [each.fold for each in verdict.out_of_fold.values()]
     outer = outer_folds(cohort.positive, cohort.participants, 3, 2, 0)
     for r, repeat in enumerate(outer):
         for number, fold in enumerate(repeat):
             assert all((each[r, fold.validate] == number).all() for each in folds)
-    for name, own in found.contest.out_of_fold.items():
+    for name, own in verdict.out_of_fold.items():
         per_repeat = [auc_within(cohort.positive, *pair).value for pair in zip(own.decisions, own.fold, strict=True)]
-        row = next(row for row in found.contest.rows if row.name == name)
+        row = next(row for row in verdict.rows if row.name == name)
         assert row.measures["auc"].value == pytest.approx(np.mean(per_repeat), abs=0.02)
 
 
-def test_workers_change_nothing(found: Recommended, cohort: Cohort, tmp_path: Path) -> None:
-    other = _contest(cohort, tmp_path, Workers(2, 4000))
-    assert found.contest and other.contest
-    for name, own in found.contest.out_of_fold.items():
-        np.testing.assert_array_equal(own.decisions, other.contest.out_of_fold[name].decisions)
-    assert found.permuted_auc == other.permuted_auc
+def test_workers_change_nothing(found: Judged, cohort: Cohort, tmp_path: Path) -> None:
+    (verdict, permuted), (other, permuted_too) = found, _contest(cohort, tmp_path, Workers(2, 4000))
+    for name, own in verdict.out_of_fold.items():
+        np.testing.assert_array_equal(own.decisions, other.out_of_fold[name].decisions)
+    assert permuted and permuted == permuted_too
 
 
 def test_the_stored_model_predicts_with_reasons(done: Path, metrics: dict[str, Any], tmp_path: Path) -> None:
@@ -140,6 +176,22 @@ def test_the_stored_model_predicts_with_reasons(done: Path, metrics: dict[str, A
     assert prediction.predict(old, scans, done / "out", tmp_path)["probability"].isna().all()
     prediction.write(table, tmp_path)
     assert set(prediction.read(tmp_path)[0]) >= {"probability", "conformal_set", "reasons"}
+
+
+def test_the_weight_map_is_that_of_the_stored_model(done: Path, cohort: Cohort) -> None:
+    """A lesion map's sum of weights is that of its features before the root: A' w . m = w . A m."""
+    path, grid = done / "out" / group_output("weights"), atlas.brain_grid(3)
+    values, affine = formats.read_nifti(path)
+    np.testing.assert_allclose(affine, grid.affine)
+    assert not values[~grid.data].any()
+    model = linear.load(done / "out/group/model/recommended").model
+    scan = cohort.lesions[:1].astype(float)
+    plans = [features.projection(grid.data, grid.affine, kind) for kind in model.kinds]
+    parts = zip(plans, model.weights, strict=True)
+    wanted = sum(float(features.project(plan, scan, np.float64)[0] @ weights) for plan, weights in parts)
+    assert values[grid.data] @ scan[0] == pytest.approx(wanted, rel=1e-4)
+    said = formats.read_json(formats.sidecar(path))
+    assert "RRMS" in said["Description"] and (done / "out" / said["Model"].removeprefix("bids::")).is_file()
 
 
 def test_a_prediction_writes_why(done: Path, tmp_path: Path) -> None:
@@ -199,15 +251,89 @@ def test_options_of_the_recommended_recipe_leave_the_published_bytes_alone(done:
 
 def test_the_best_map_is_the_first_in_order_that_all_have(done: Path, tmp_path: Path) -> None:
     scans = labels.find_maps(done / "out")
-    assert lesion_maps.best(scans, done / "out") == "published"
+    assert lesion_maps.best(scans, done / "out", "network") == "published"
     for name in reversed(lesion_maps.PREFERRED[:-1]):
         for scan in scans:
             path = tmp_path / scan.output(labels.MAPS[name])
             path.parent.mkdir(parents=True, exist_ok=True)
             path.touch()
-        assert lesion_maps.best(scans, tmp_path) == name
+        assert lesion_maps.best(scans, tmp_path, "network") == name
     path.unlink()
-    assert lesion_maps.best(scans, tmp_path) == lesion_maps.PREFERRED[1]  # one scan lacks the first
+    assert lesion_maps.best(scans, tmp_path, "network") == lesion_maps.PREFERRED[1]  # one scan lacks the first
+
+
+def test_the_best_map_of_scans_that_have_none_of_them_is_the_one_chosen(done: Path, tmp_path: Path) -> None:
+    """Derivatives with nothing but the network's masks suffice for ``--lesion-map network``."""
+    out = tmp_path / "out"
+    for scan in labels.find_maps(done / "out"):
+        old, new = done / "out" / scan.output(labels.MAPS["published"]), out / scan.output(labels.MAPS["network"])
+        new.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(old, new)
+    shutil.copy(done / "out/dataset_description.json", out)
+    words = ("--lesion-map", "network", "--nested-folds", "0", "--report-viewer", "none")
+    assert _run(done / "bids", out, "group", *QUICK, *words) == 0
+    told = json.loads((out / "group/metrics.json").read_text("utf-8"))
+    assert told["recommended"]["lesion_map"] == "network"
+    new.unlink()
+    with pytest.raises(MissingInputError, match=scan.name):
+        lesion_maps.best(labels.find_maps(done / "out"), out, "network")
+
+
+def test_a_group_too_small_for_the_folds_is_one_line_wherever_they_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    few = draw_cohort(n_participants=(8, 4), n_scans=(8, 4), seed=4)
+    write_cohort(few, tmp_path / "bids", tmp_path / "out")
+    further.write_beliefs(tmp_path / "out", few, 4)
+    words = (*QUICK, "--nested-folds", "2", "--repeats", "1", "--report-viewer", "none", "--features", "belief")
+    told = []
+    for nprocs in (1, 2):
+        assert _run(tmp_path / "bids", tmp_path / "out", "group", *words, "--nprocs", nprocs) == 65
+        told.append(capsys.readouterr().err.strip().splitlines()[-1].partition("exit code")[2])
+    assert told[0] == told[1] and "a group has fewer than 3 training scans; use fewer folds" in told[0]
+
+
+@pytest.mark.parametrize(
+    ("words", "lesions", "beliefs_of", "norms"),
+    [
+        (("--lesion-threshold", "0.32"), 1, 0, 0),
+        (("--lesion-map", "network"), 1, 0, 0),
+        (("--lesion-map", "network", "--recommended-map", "published"), 2, 0, 0),
+        (("--lesion-map", "normative", "--norm", "cohort", "--features", "belief"), 1, 1, 1),
+    ],
+)
+def test_maps_are_read_and_norms_made_once(
+    cohort: Cohort, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], lesions: int,
+    beliefs_of: int, norms: int,
+) -> None:  # fmt: skip
+    """The evaluations and the contest share what is the same for both."""
+    write_cohort(cohort, tmp_path / "bids", tmp_path / "out")
+    further.write_beliefs(tmp_path / "out", cohort, 4)
+    for scan in cohort.scans:
+        for name in ("network", "normative"):
+            shutil.copy(*(tmp_path / "out" / scan.output(labels.MAPS[key]) for key in ("published", name)))
+    chosen = (
+        () if "--recommended-map" in words else ("--recommended-map", words[1] if "map" in words[0] else "published")
+    )
+    options = parser.parse([str(tmp_path / "bids"), str(tmp_path / "out"), "group", *words, *chosen])
+    counts = {"load": 0, "beliefs": 0, "estimate": 0}
+
+    def counted(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def called(*args: Any, **settings: Any) -> Any:
+            counts[name] += 1
+            return function(*args, **settings)
+
+        return called
+
+    monkeypatch.setattr(lesion_maps, "load", counted("load", lesion_maps.load))
+    monkeypatch.setattr(beliefs, "load", counted("beliefs", beliefs.load))
+    monkeypatch.setattr(cohort_norm, "estimate", counted("estimate", cohort_norm.estimate))
+    labelled = Labelled(cohort.scans, cohort.participants, cohort.positive, cohort.table, (), ())
+    maps = Maps(options, labelled)
+    first = maps.by_rows(np.arange(len(cohort.scans)))
+    entry = competition._entry(options, competition.Chosen(cohort.scans, labelled), maps)
+    np.testing.assert_array_equal(entry.others, first.lesions)
+    assert tuple(counts.values()) == (lesions, beliefs_of, norms)
 
 
 @pytest.mark.parametrize(

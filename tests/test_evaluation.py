@@ -33,13 +33,18 @@ def width(m: Measure) -> float:
 
 def delong_by_pairs(positive: np.ndarray, decisions: np.ndarray) -> tuple[float, float, float]:
     """DeLong's interval from all pairs, as its paper defines it."""
+    area, variance = delong_variance_by_pairs(positive, decisions)
+    reach = norm.ppf(0.975) * np.sqrt(variance)
+    return area, max(float(area - reach), 0.0), min(float(area + reach), 1.0)
+
+
+def delong_variance_by_pairs(positive: np.ndarray, decisions: np.ndarray) -> tuple[float, float]:
     x, y = decisions[positive], decisions[~positive]
     psi = (x[:, None] > y) + 0.5 * (x[:, None] == y)
     area = psi.mean()
     s10 = np.sum((psi.mean(axis=1) - area) ** 2) / (len(x) - 1)
     s01 = np.sum((psi.mean(axis=0) - area) ** 2) / (len(y) - 1)
-    reach = norm.ppf(0.975) * np.sqrt(s10 / len(x) + s01 / len(y))
-    return float(area), max(float(area - reach), 0.0), min(float(area + reach), 1.0)
+    return float(area), float(s10 / len(x) + s01 / len(y))
 
 
 @settings(max_examples=60, deadline=None)
@@ -119,11 +124,20 @@ def test_nan_and_misfits_are_refused(function: object) -> None:
         measures.called(np.array([True, False]), np.array([1.0, 0.0]))
 
 
-def test_bootstrap_draws_have_the_measures_of_their_scans() -> None:
+def auc_by_pairs(positive: np.ndarray, decisions: np.ndarray, fold: np.ndarray) -> float:
+    """Pairs of a positive and a negative scan of the same fold that are won over all of them, one by one."""
+    pairs = [(i, j) for i in np.flatnonzero(positive) for j in np.flatnonzero(~positive) if fold[i] == fold[j]]
+    return float(np.mean([(decisions[i] > decisions[j]) + 0.5 * (decisions[i] == decisions[j]) for i, j in pairs]))
+
+
+@pytest.mark.parametrize("n_folds", [1, 2, 4])
+def test_bootstrap_draws_have_the_measures_of_their_scans(n_folds: int) -> None:
     """One draw by the fast way equals the measures of the cohort with its drawn scans written out."""
     positive, decisions = made_up(30, 2, levels=2)
     names = np.array([f"{'p' if p else 'n'}{i % 5}" for i, p in enumerate(positive)])
-    found = measures.bootstrap(positive, decisions, names, n_draws=1, seed=4)
+    fold = np.arange(30) // 3 % n_folds
+    decisions = decisions + 10 * fold  # folds have scales of their own
+    found = measures.bootstrap(positive, decisions, names, n_draws=1, seed=4, fold=None if n_folds == 1 else fold)
     rng = np.random.default_rng(4)
     rows = []
     for level in (True, False):
@@ -134,7 +148,24 @@ def test_bootstrap_draws_have_the_measures_of_their_scans() -> None:
     whole = measures.performance(positive[rows], decisions[rows])
     for key in ("sensitivity", "specificity", "accuracy"):
         assert found[key].low == found[key].high == pytest.approx(getattr(whole, key).value)
-    assert found["auc"].low == pytest.approx(roc_auc_score(positive[rows], decisions[rows]))
+    assert found["auc"].low == pytest.approx(auc_by_pairs(positive[rows], decisions[rows], fold[rows]))
+    assert found["auc"].value == pytest.approx(auc_by_pairs(positive, decisions, fold))
+    if n_folds == 1:
+        assert found["auc"].low == pytest.approx(roc_auc_score(positive[rows], decisions[rows]))
+
+
+def test_the_interval_of_auc_within_folds_is_that_of_independent_folds() -> None:
+    """Each fold's area and variance as DeLong's paper defines them, folds weighed by their pairs."""
+    positive, decisions = made_up(60, 7, levels=3)
+    fold = np.repeat([0, 1, 2], [14, 20, 26])
+    found = roc.auc_within(positive, decisions + 5 * fold, fold)
+    parts = [delong_variance_by_pairs(positive[fold == k], decisions[fold == k]) for k in range(3)]
+    pairs = np.array([positive[fold == k].sum() * (~positive[fold == k]).sum() for k in range(3)])
+    share = pairs / pairs.sum()
+    area = share @ [each[0] for each in parts]
+    reach = norm.ppf(0.975) * np.sqrt(share**2 @ [each[1] for each in parts])
+    assert (found.value, found.low, found.high) == pytest.approx((area, area - reach, area + reach))
+    assert found.low > 0 and found.high < 1  # not clipped, so both ends are tested
 
 
 def test_with_one_scan_a_participant_bootstrap_is_as_wide_as_delong_and_wilson() -> None:

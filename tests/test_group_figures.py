@@ -22,13 +22,13 @@ from bids_app.learning import characteristics, measures, roc
 from bids_app.learning.agreement import table2
 from bids_app.learning.ranking import rank_voxels, ties_at
 from bids_app.records.cohort import Cell, Cohort, Division, Grid, LesionMaps, Model, Ranking, SweepResult, Threshold
+from bids_app.records.recommended import Permutation
 from bids_app.records.results import (
     Evaluation,
     GroupResult,
     HeldOutScores,
     Nested,
     Notes,
-    Permutation,
     Provenance,
     Scores,
     Selection,
@@ -72,11 +72,13 @@ def make_evaluation(cohort: Cohort, name: str, seed: int = 0) -> Evaluation:
     ranking = rank_voxels(train.lesions, train.positive)
     model = Model(ranking.order[:27], np.zeros((1, 27), bool), np.ones(1), 0.0, 1.0, 0.5)
     last = decisions[3]
+    # each evaluation has maps at a threshold of its own: what is told of it must come from these
+    maps = cohort.lesions if by_scan else cohort.lesions & (np.arange(cohort.lesions.shape[1]) % 3 > 0)
     volumes = [part.lesions.sum(axis=1) for part in (train, test)]
     return Evaluation(
         name,
         Division(*rows, "scan" if by_scan else "participant"),
-        LesionMaps(cohort.lesions, Threshold(0.3, "training", 0.02, 0.11, 36)),
+        LesionMaps(maps, Threshold(0.3 if by_scan else 0.4, "training", 0.02, 0.11, 36)),
         Selection(ranking, sweep, tuple(cells), 3, {n: ties_at(ranking, n) for n in COUNTS}),
         model,
         Scores(tuple(curves[0]), last[0]),
@@ -293,6 +295,21 @@ def test_misclassified_scans_are_named_with_group_and_decision() -> None:
     right = replace(found.test, decisions=np.where(cohort.positive[rows], 1.0, -1.0))
     perfect = replace(found, test=right)
     assert "0 of" in texts(drawn(group_figures.misclassified, cohort, perfect, 5))
+
+
+@pytest.mark.parametrize("name", ["published", "leakage-free"])
+def test_misclassified_scans_are_drawn_with_the_maps_of_their_evaluation(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[np.ndarray] = []
+    monkeypatch.setattr(group_figures, "_projections", lambda figure, place, lesion: seen.append(lesion))
+    cohort, found = result().cohort, result().evaluations[name]
+    drawn(group_figures.misclassified, cohort, found, 100)
+    rows, decisions = found.division.test, found.test.decisions
+    wrong = np.flatnonzero((decisions >= 0) != cohort.positive[rows])
+    wrong = rows[wrong[np.argsort(-np.abs(decisions[wrong]), kind="stable")]]
+    np.testing.assert_array_equal(seen, found.maps.lesions[wrong])
+    assert np.array_equal(seen, cohort.lesions[wrong]) == (name == "published")
 
 
 def test_summary_shows_every_value_and_both_intervals() -> None:

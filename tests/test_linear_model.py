@@ -22,8 +22,8 @@ from bids_app.recommended import linear as additive
 from bids_app.recommended.features import projection, roots
 from bids_app.recommended.products import products
 from bids_app.records.cohort import Cohort, Threshold
-from bids_app.records.recommended import Kind, Seen
-from bids_app.records.results import Purpose, StoredLinear
+from bids_app.records.recommended import Kind, Purpose, Seen
+from bids_app.records.results import LinearPredictor
 
 KINDS = (Kind(20.0, True), Kind(8.0, False))
 
@@ -34,7 +34,7 @@ def cohort() -> Cohort:
 
 
 @pytest.fixture(scope="module")
-def trained(cohort: Cohort) -> StoredLinear:
+def trained(cohort: Cohort) -> LinearPredictor:
     grid = brain_grid(3)
     of = products(cohort.lesions, cohort.participants, grid.data, grid.affine, KINDS)
     labels = machine.labels_of(cohort.positive, cohort.participants)
@@ -43,17 +43,17 @@ def trained(cohort: Cohort) -> StoredLinear:
     given = Threshold(0.32, "given")
     sketches = neighbours.sketch(cohort.lesions, grid.data, grid.affine)
     seen = Seen(tuple(cohort.names), sketches, neighbours.farthest(sketches, of.person))
-    return StoredLinear(model, found.calibration, seen, Purpose(cohort.levels, given, "published"), 0.6, 0.9, {})
+    return LinearPredictor(model, found.calibration, seen, Purpose(cohort.levels, given, "published"), 0.6, 0.9)
 
 
 @pytest.fixture(scope="module")
-def folder(trained: StoredLinear, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(trained: LinearPredictor, tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("model")
     linear.save(trained, place, {"n_scans": 40})
     return place
 
 
-def test_what_is_read_is_what_was_written(trained: StoredLinear, folder: Path) -> None:
+def test_what_is_read_is_what_was_written(trained: LinearPredictor, folder: Path) -> None:
     found = linear.load(folder)
     assert linear.is_linear(folder) and storage.find(folder) == folder
     assert (found.model.kinds, found.model.volume, found.model.intercept, found.model.settings) == (
@@ -71,7 +71,7 @@ def test_what_is_read_is_what_was_written(trained: StoredLinear, folder: Path) -
     np.testing.assert_array_equal(found.seen.sketches, trained.seen.sketches)
 
 
-def test_equal_models_are_equal_bytes(trained: StoredLinear, folder: Path, tmp_path: Path) -> None:
+def test_equal_models_are_equal_bytes(trained: LinearPredictor, folder: Path, tmp_path: Path) -> None:
     linear.save(trained, tmp_path, {"n_scans": 40})
     for name in ("model.json", "model.npz"):
         assert (tmp_path / name).read_bytes() == (folder / name).read_bytes()
@@ -131,7 +131,7 @@ def test_a_missing_file_and_another_version_are_told(folder: Path, tmp_path: Pat
         linear.load(place)
 
 
-def test_reasons_sum_to_the_decision(trained: StoredLinear, cohort: Cohort) -> None:
+def test_reasons_sum_to_the_decision(trained: LinearPredictor, cohort: Cohort) -> None:
     grid = brain_grid(3)
     for scan in cohort.lesions[:6]:
         decision = additive.decisions(trained.model, scan[None], grid.data, grid.affine)[0]
@@ -161,7 +161,7 @@ def test_places_cover_the_brain_once_and_hold_what_they_are_called() -> None:
     assert 20 < litres["brainstem"] < 80 and 90 < litres["cerebellum"] < 260 and 90 < litres["temporal lobe"] < 420
 
 
-def test_lesions_drawn_in_one_place_are_told_of_that_place(trained: StoredLinear) -> None:
+def test_lesions_drawn_in_one_place_are_told_of_that_place(trained: LinearPredictor) -> None:
     grid = brain_grid(3)
     left = halves(grid.data, grid.affine)["left"]
     scan = explanation.template_places()["brainstem"] & left
@@ -170,7 +170,7 @@ def test_lesions_drawn_in_one_place_are_told_of_that_place(trained: StoredLinear
     assert max(others) == 0 and found.places["brainstem, left"] != 0
 
 
-def test_probability_and_sets_come_from_the_stored_calibration(trained: StoredLinear, folder: Path) -> None:
+def test_probability_and_sets_come_from_the_stored_calibration(trained: LinearPredictor, folder: Path) -> None:
     found = linear.load(folder)
     values = np.linspace(-2, 2, 9)
     np.testing.assert_array_equal(
@@ -180,7 +180,7 @@ def test_probability_and_sets_come_from_the_stored_calibration(trained: StoredLi
         replace(found, coverage=1.5)
 
 
-def test_a_training_scan_is_its_own_nearest_and_none_is_far(trained: StoredLinear, cohort: Cohort) -> None:
+def test_a_training_scan_is_its_own_nearest_and_none_is_far(trained: LinearPredictor, cohort: Cohort) -> None:
     seen, positive = trained.seen, trained.calibration.positive
     row = int(np.flatnonzero(cohort.lesions.any(axis=1))[0])
     found = neighbours.nearest(seen.sketches[row], seen.sketches, positive, seen.scans)

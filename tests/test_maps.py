@@ -6,15 +6,19 @@ from pathlib import Path
 
 import ants
 import numpy as np
+import pandas as pd
 import pytest
 
+from bids_app import parser
 from bids_app.bids.names import Scan
 from bids_app.cohort import labels, lesion_maps, remade
 from bids_app.errors import BadInputError, MissingInputError
 from bids_app.files import formats
+from bids_app.group.maps import Maps
 from bids_app.image.atlas import brain_grid
 from bids_app.image.lesion import moments
 from bids_app.recommended.features import lesion_free
+from bids_app.records.cohort import Labelled
 from bids_app.records.scan import Moments
 
 GRID = brain_grid(3)
@@ -200,7 +204,9 @@ def test_a_soft_map_is_lesion_free_where_nothing_is_probable() -> None:
 def test_maps_that_the_participant_level_made_are_taken_as_they_are(name: str, tmp_path: Path) -> None:
     mask = np.random.default_rng(6).random(GRID.data.shape) < 0.1
     formats.write_nifti(tmp_path / scan(0).output(labels.MAPS[name]), mask, GRID.affine)
-    source = lesion_maps.Source((scan(0),), tmp_path, name, tmp_path / "cache")
-    made = lesion_maps.by_threshold(source, None, 0.32)(np.array([0]))
+    (tmp_path / "bids").mkdir()
+    options = parser.parse([str(tmp_path / "bids"), str(tmp_path), "group", "--lesion-map", name])
+    labelled = Labelled((scan(0),), np.array(["sub-00"]), np.array([True]), pd.DataFrame(index=["sub-00"]), (), ())
+    made = Maps(options, labelled).by_rows(np.array([0]))
     np.testing.assert_array_equal(made.lesions, [mask[GRID.data]])
     assert made.threshold.value == {"normative": 0.25, "cleaned": 0.32}.get(name, 0.5)

@@ -6,6 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from bids_app.errors import BadInputError
+from bids_app.machine import parallel
+
 TWICE = """
 import math, os, sys, tempfile
 from pathlib import Path
@@ -48,3 +53,26 @@ def test_a_second_run_in_a_process_leaves_nothing_either(tmp_path: Path) -> None
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert done.stdout.split("\n")[:2] == ["[2.0, 3.0]"] * 2, done.stderr
     assert [str(path) for path in root.rglob("*")] == []
+
+
+def _refused(task: int) -> int:
+    raise BadInputError("the group has 1 participant", "here", "add data")
+
+
+def _broken(task: int) -> int:
+    raise ValueError("a mistake of ours")
+
+
+def _say(task: int, reason: str) -> str:
+    return reason
+
+
+@pytest.mark.parametrize("nprocs", [1, 2])
+def test_what_is_wrong_in_a_task_is_said_as_it_is(nprocs: int) -> None:
+    with pytest.raises(BadInputError) as found:
+        list(parallel.run(_refused, [1, 2], parallel.Workers(nprocs), _say))
+    assert str(found.value) == "here: the group has 1 participant; add data" and found.value.exit_code == 65
+
+
+def test_a_mistake_of_ours_loses_its_task_only() -> None:
+    assert list(parallel.run(_broken, [1, 2], parallel.Workers(2), _say)) == ["ValueError: a mistake of ours"] * 2

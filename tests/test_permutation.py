@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from serial import nested
 
 from bids_app.errors import BadInputError
 from bids_app.group import permutation
 from bids_app.learning import protocols
 from bids_app.learning.division import permute
-from bids_app.learning.protocols import Plan, nested, outer_folds
+from bids_app.learning.protocols import Plan, outer_folds
 from bids_app.machine.parallel import Workers
 from bids_app.phantom.cohort import draw_cohort
 from bids_app.records.cohort import Cohort, LesionMaps, Threshold

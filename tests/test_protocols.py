@@ -7,13 +7,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from serial import nested
 from sklearn.metrics import roc_auc_score
 
 from bids_app.learning import protocols
 from bids_app.learning import refit as refit_room
 from bids_app.learning.division import divide, folds, permute
 from bids_app.learning.measures import performance
-from bids_app.learning.protocols import GRID, MapsFor, Plan, leakage_free, nested, outer_folds, published
+from bids_app.learning.protocols import GRID, MapsFor, Plan, leakage_free, outer_folds, published
 from bids_app.learning.ranking import rank_voxels
 from bids_app.learning.sweep import Search, sweep
 from bids_app.records.cohort import Division, Grid, LesionMaps, Threshold

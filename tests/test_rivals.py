@@ -10,7 +10,7 @@ from sklearn.svm import SVC
 from test_recommended import AFFINE, MASK, draw
 
 from bids_app.learning.division import permute
-from bids_app.recommended.comparison import auc_within_folds
+from bids_app.learning.roc import auc_within
 from bids_app.recommended.nested import Recipe, Wanted, outer_folds, run
 from bids_app.rivals import chosen, loads, trees, voxels
 from bids_app.rivals.chosen import EMPTY, People
@@ -55,7 +55,7 @@ Make = Callable[[np.ndarray, People], Recipe]
 def nested_auc(make: Make, maps: np.ndarray, names: np.ndarray, positive: np.ndarray) -> float:
     outer, people = outer_folds(positive, names, 3, 1, 0), people_of(maps, names, positive)
     found = run("some", make(maps, people), outer, people.lesion_free, Wanted(0.9, 0.8), 0)
-    return auc_within_folds(found.decisions, found.fold, positive)
+    return auc_within(positive, found.decisions[0], found.fold[0]).value
 
 
 def test_shared_voxels_are_inner_products() -> None:

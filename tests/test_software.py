@@ -80,7 +80,8 @@ def test_other_weights_redo_the_scan(monkeypatch: pytest.MonkeyPatch, tmp_path: 
 
 def test_the_lists_name_all_that_computes() -> None:
     assert imported("image", "participant.transforms") == set(software.SCAN)
-    assert imported("image", "learning", "cohort") <= set(software.LEVELS["group"])
+    rooms = ("image", "lesions", "learning", "recommended", "rivals", "cohort", "model")
+    assert imported(*rooms) - {"torch"} <= set(software.LEVELS["group"])  # torch is told where the network ran
     assert {"numba", "pandas", "scikit-learn", "statsmodels"} <= imported("learning")
 
 

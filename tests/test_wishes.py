@@ -19,11 +19,12 @@ from test_recommended import draw, made
 
 from bids_app.cohort import labels, selected
 from bids_app.errors import BadInputError
+from bids_app.group import entrants
+from bids_app.learning.roc import auc_within
 from bids_app.options import NETWORK, RIVALS
 from bids_app.phantom import further
-from bids_app.phantom.cohort import draw_cohort
+from bids_app.phantom.cohort import draw_cohort, draw_third
 from bids_app.phantom.dataset import write_cohort
-from bids_app.recommended.comparison import auc_within_folds
 from bids_app.recommended.nested import Wanted, outer_folds, run
 from bids_app.records.further import Covariates
 from bids_app.rivals import belief, clinical, several
@@ -185,7 +186,7 @@ def test_covariates_that_tell_the_groups_are_used_and_others_do_no_harm() -> Non
         recipe = (clinical.alone(found, people, 3) if way == "alone" else
                   clinical.beside_lesions(of, found, people, 3))  # fmt: skip
         out = run(way, recipe, outer, people.lesion_free, Wanted(0.9, 0.8), 0)
-        return auc_within_folds(out.decisions, out.fold, positive)
+        return auc_within(positive, out.decisions[0], out.fold[0]).value
 
     telling, silent = covariates_of(positive, names, 3.0), covariates_of(positive, names, 0.0)
     assert auc(telling, "alone") > 0.9 and auc(telling, "beside") > 0.85
@@ -229,7 +230,7 @@ def test_a_planted_third_group_is_found_and_no_fold_shares_a_participant() -> No
         assert set(groups[fold.validate]) == {0, 1, 2}
     of = made(maps, names)
     parts = [several.tested(of, groups, 3, fold, 3, 0) for fold in outer]
-    found = several.judged(("a", "b", "c"), groups, names, [outer], [parts], 50, 0)
+    found = several.judged(("a", "b", "c"), groups, names, [outer], [parts], several.draw(groups, names, 50, 0))
     assert found.auc["c"].value > 0.75 and found.macro_auc.value > 0.65
     assert found.balanced_accuracy.value > 0.45
     assert found.confusion.sum() == len(maps)
@@ -248,3 +249,19 @@ def test_the_unit_of_the_time_since_a_relapse_is_told(data: Path, tmp_path: Path
     np.testing.assert_allclose(found.since, both.table["time_since_latest"] * 365.25 / 12)
     with pytest.raises(BadInputError, match="unit of column"):
         selected.acute(both, 400, None, ("RRMS", "NMOSD"), tmp_path)
+
+
+def test_the_third_group_of_the_phantom_cohort_is_found() -> None:
+    """Forty participants whose lesions lie elsewhere, as ``--third`` plants them, are told from both other groups."""
+    cohort = draw_cohort(n_participants=(24, 18), n_scans=(30, 24), seed=4)
+    table, lesions = draw_third(40, 80, 4)
+    names = np.concatenate([cohort.participants, table["participant_id"].to_numpy(dtype=str)])
+    groups = np.concatenate([np.where(cohort.positive, 0, 1), np.full(len(lesions), 2)])
+    of = entrants.made_of(np.concatenate([cohort.lesions, lesions]), names)
+    levels = ("RRMS", "NMOSD", further.THIRD)
+    outer = several.outer_folds(groups, names, levels, 3, 0)
+    parts = [several.tested(of, groups, 3, fold, 3, 0) for fold in outer]
+    found = several.judged(levels, groups, names, [outer], [parts], several.draw(groups, names, 50, 0))
+    assert found.participants == (24, 18, 40) and found.scans == (30, 24, 80)
+    assert found.auc[further.THIRD].value > 0.7
+    assert found.confusion[2].argmax() == 2  # and most of its scans are called so

@@ -138,6 +138,9 @@ GROUP_OUTPUTS: dict[str, GroupOutput] = {
     "chi2": GroupOutput(
         f"{_TEMPLATE}{{desc}}_stat-chi2_statmap.nii.gz", "signed chi-square map of each evaluation's training set"
     ),
+    "weights": GroupOutput(
+        f"{_TEMPLATE}_desc-recommended_stat-weight_statmap.nii.gz", "weights of the recommended model"
+    ),
     "selected": GroupOutput(f"{_TEMPLATE}_desc-selected{{evaluation}}_mask.nii.gz", "voxels of the chosen models"),
     "method": GroupOutput("logs/CITATION_group.md", "method text with your numbers, to paste into a paper"),
     "references": GroupOutput("logs/CITATION_group.bib", "its references"),

@@ -107,33 +107,48 @@ def flags(scans: Sequence[Scan], output_dir: Path, lesion_map: str) -> tuple[tup
     return tuple(found)
 
 
-def best(scans: Sequence[Scan], output_dir: Path) -> str:
-    """Return the name of the best lesion map that all scans have, the participant level's own."""
-    return next(name for name in PREFERRED if all((output_dir / scan.output(MAPS[name])).exists() for scan in scans))
+def best(scans: Sequence[Scan], output_dir: Path, chosen: str) -> str:
+    """Return the name of the best lesion map that all scans have, the participant level's own.
+
+    Where they share none of `PREFERRED` it is the one ``chosen`` for the other recipes.
+
+    Raises
+    ------
+    MissingInputError
+        Not all scans have that one either.
+    """
+    without: list[str] = []
+    for name in (*PREFERRED, chosen):
+        without = [scan.name for scan in scans if not (output_dir / scan.output(MAPS[name])).exists()]
+        if not without:
+            return name
+    what = f"no lesion map that all scans have; {len(without)} lack the {chosen} one, first {without[0]}"
+    raise MissingInputError(what, output_dir, "run the participant level for them, or leave them out with --exclude")
 
 
-def by_threshold(
-    source: Source, lesion_threshold: float | None, participant_threshold: float
-) -> Callable[[np.ndarray], LesionMaps]:
-    """Return the function from training rows to all lesion maps at these rows' threshold.
+def fixed(lesions: np.ndarray, threshold: Threshold) -> Callable[[np.ndarray], LesionMaps]:
+    """Return the function from training rows to lesion maps (N, V) that do not depend on them."""
+    maps = LesionMaps(lesions, threshold)
+    return lambda rows: maps
 
-    The threshold is mean + 2.54 SD of the belief of the training rows, unless ``lesion_threshold`` gives it or the
-    maps are the participant level's own (all but ``published``). The maps of the same
-    threshold are loaded once.
+
+def given_threshold(source: Source, lesion_threshold: float) -> Threshold:
+    """Return the threshold that the user gave, beside the belief of all scans."""
+    pooled = [each for each in sums(source.scans, source.output_dir) if each is not None]
+    return _described(lesion_threshold, "given", pooled)
+
+
+def by_threshold(source: Source) -> Callable[[np.ndarray], LesionMaps]:
+    """Return the function from training rows to all published lesion maps at these rows' threshold.
+
+    The threshold is mean + 2.54 SD of the belief of the training rows. The maps of the same threshold are loaded once.
 
     Raises
     ------
     BadInputError
         There is no belief map to estimate the threshold from. The function raises as `load` does.
     """
-    if source.lesion_map != "published":
-        own = LesionMaps(load(source, None), own_threshold(source.lesion_map, participant_threshold))
-        return lambda rows: own
     found = sums(source.scans, source.output_dir)
-    if lesion_threshold is not None:
-        pooled = [each for each in found if each is not None]
-        given = LesionMaps(load(source, lesion_threshold, given=True), _described(lesion_threshold, "given", pooled))
-        return lambda rows: given
     missing = [scan.name for scan, each in zip(source.scans, found, strict=True) if each is None]
     if missing:
         raise BadInputError(

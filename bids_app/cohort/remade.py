@@ -38,7 +38,7 @@ Made = tuple[int, np.ndarray | BidsAppError]  # row, and the map's packed bits o
 
 
 def make(task: Task) -> Made:
-    """Make, keep and return one map; what goes wrong is returned, since workers must not raise."""
+    """Make, keep and return one map; what goes wrong is returned, so that the first by name can be told."""
     try:
         grid, native = brain_grid(3), _native(task)
         bits = np.packbits(_normalised(native, task)[grid.data])

@@ -48,20 +48,20 @@ def view(
     layers = [_picture(stack)]
     for (level, share), colours in zip(frequency.items(), (WARM, COLD), strict=True):
         meaning = {"colours": colours, "hide": FREQUENCY[0], "unit": "%", "low": -0.5}
-        layers.append(_map(stack, f"Lesion frequency, {level}", 100 * share, FREQUENCY, 0.5, on=False, **meaning))
+        layers.append(_map(f"Lesion frequency, {level}", 100 * share, FREQUENCY, 0.5, on=False, **meaning))
     for number, (name, values) in enumerate(chi2.items()):
         reach = max(float(np.abs(values).max(initial=0)), 2 * SIGNIFICANT)
         window, meaning = (-reach, reach), {"colours": DIVERGING, "hide": SIGNIFICANT, "signed": True}
-        layers.append(_map(stack, f"Chi-square, {name}", values, window, reach / 127, on=number == 0, **meaning))
+        layers.append(_map(f"Chi-square, {name}", values, window, reach / 127, on=number == 0, **meaning))
     for (name, voxels), colour in zip(chosen.items(), CHOSEN, strict=False):
         marked = np.zeros(voxel_count, np.uint8)
         marked[voxels] = 1
-        layers.append(_labels(stack, f"Chosen voxels, {name}", marked, (None, colour), ("no", "yes"), on=False))
+        layers.append(_labels(f"Chosen voxels, {name}", marked, (None, colour), ("no", "yes"), on=False))
     for name, values in weights.items():
         reach = float(np.abs(values).max(initial=0)) or 1.0
         meaning = {"colours": DIVERGING, "hide": 0.05 * reach, "signed": True}
-        layers.append(_map(stack, name, values, (-reach, reach), reach / 127, on=False, **meaning))
-    layers.append(_places(stack, places))
+        layers.append(_map(name, values, (-reach, reach), reach / 127, on=False, **meaning))
+    layers.append(_places(places))
     found = slices.spec(stack, layers, planes=("axial", "coronal", "sagittal"), places=True)
     first = next(iter(chi2.values()), np.zeros(0))
     if np.any(first):
@@ -91,27 +91,25 @@ def _picture(stack: Stack) -> dict[str, Any]:
     return layer("T1w template", levels, "gray", low=0.0, step=slices.STEP, window=[0.0, 1.0])
 
 
-def _coarse(stack: Stack) -> Stack:
+def _coarse() -> Stack:
     grid = atlas.brain_grid(3)
     nx, ny, nz = grid.data.shape
     return Stack(grid, (slice(0, nx), slice(0, ny), slice(0, nz)))
 
 
-def _map(
-    stack: Stack, name: str, values: np.ndarray, window: tuple[float, float], step: float, **meaning: Any
-) -> dict[str, Any]:
-    return {**ramp(_coarse(stack), name, on_grid(values, np.nan).data, window, step, **meaning), "factor": FINER}
+def _map(name: str, values: np.ndarray, window: tuple[float, float], step: float, **meaning: Any) -> dict[str, Any]:
+    return {**ramp(_coarse(), name, on_grid(values, np.nan).data, window, step, **meaning), "factor": FINER}
 
 
 def _labels(
-    stack: Stack, name: str, values: np.ndarray, colours: Sequence[str | None], names: Sequence[str], **meaning: Any
+    name: str, values: np.ndarray, colours: Sequence[str | None], names: Sequence[str], **meaning: Any
 ) -> dict[str, Any]:
-    return {**labels(_coarse(stack), name, on_grid(values).data, colours, names, **meaning), "factor": FINER}
+    return {**labels(_coarse(), name, on_grid(values).data, colours, names, **meaning), "factor": FINER}
 
 
-def _places(stack: Stack, places: Mapping[str, np.ndarray]) -> dict[str, Any]:
+def _places(places: Mapping[str, np.ndarray]) -> dict[str, Any]:
     numbered = np.zeros(int(atlas.brain_grid(3).data.sum()), np.uint8)
     for number, where in enumerate(places.values(), start=1):
         numbered[where] = number
     colours = (None, *PLACE_COLOURS[: len(places)])
-    return _labels(stack, "Place", numbered, colours, ("outside", *places), on=False, fade=0.4)
+    return _labels("Place", numbered, colours, ("outside", *places), on=False, fade=0.4)

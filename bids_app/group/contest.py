@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -15,7 +16,8 @@ from bids_app.group import entrants
 from bids_app.group.entrants import RECOMMENDED, Entry
 from bids_app.image.atlas import brain_grid
 from bids_app.learning.division import permute
-from bids_app.learning.protocols import HONEST, PUBLISHED, Plan, fold_numbers
+from bids_app.learning.measures import permutation_p
+from bids_app.learning.protocols import HONEST, PUBLISHED, Plan, fold_numbers, silent
 from bids_app.learning.roc import auc_within
 from bids_app.machine import parallel
 from bids_app.machine.progress import told
@@ -25,8 +27,8 @@ from bids_app.recommended.features import lesion_free
 from bids_app.recommended.machine import decide, kernels_of, labels_of, model_of, train, train_dual
 from bids_app.recommended.nested import Piece, Wanted, assemble, outer_folds, piece
 from bids_app.recommended.products import Products
-from bids_app.records.cohort import Fold
-from bids_app.records.recommended import Contest, OutOfFold, Recommended, Row, Seen
+from bids_app.records.cohort import Fold, Labelled
+from bids_app.records.recommended import Calibration, Contest, LinearModel, OutOfFold, Permutation, Row, Seen
 from bids_app.records.results import Evaluation
 
 log = logging.getLogger("bids_app")
@@ -37,11 +39,36 @@ SHARE = 10  # permutations in a task: kernels are made once for all of them
 class Rules(NamedTuple):
     """Outer folds (0: no contest), repeats, what is asked of each recipe, permutations of the labels, and threads."""
 
-    n_folds: int
+    nested_folds: int
     repeats: int
     wanted: Wanted
     permutations: int
-    threads: int = 1
+    omp_nthreads: int = 1
+
+
+class Prepared(NamedTuple):
+    """What recipes compete on, with the products of the recommended one and the CPU seconds these took."""
+
+    entry: Entry
+    made: Products
+    seconds: float
+
+
+class Trained(NamedTuple):
+    """The recommended recipe trained on all scans, and the decision values from which it calls a scan positive."""
+
+    model: LinearModel
+    calibration: Calibration
+    seen: Seen
+    thresholds: dict[str, float]
+
+
+class Ran(NamedTuple):
+    """What came of the folds: out-of-fold values and CPU seconds by name of the recipe, and the permutation test."""
+
+    out_of_fold: dict[str, OutOfFold]
+    seconds: dict[str, float]
+    permutation: Permutation | None
 
 
 class _Task(NamedTuple):
@@ -74,12 +101,38 @@ class _Done(NamedTuple):
     seconds: float
 
 
-def run(entry: Entry, rules: Rules, plan: Plan, workers: parallel.Workers, work_dir: Path) -> Recommended:
-    """Train the recommended recipe on all scans and, where folds are asked for, let it compete.
+def prepare(entry: Entry) -> Prepared:
+    """Return what training the recommended recipe needs."""
+    start = time.process_time()
+    made = entrants.made_of(entry.maps, entry.labelled.participants)
+    return Prepared(entry, made, time.process_time() - start)
+
+
+def train_whole(prepared: Prepared, rules: Rules, plan: Plan) -> Trained:
+    """Train the recommended recipe on all scans.
+
+    Raises
+    ------
+    BadInputError
+        A group is too small for the inner folds.
+    """
+    entry, made, grid = prepared.entry, prepared.made, brain_grid(3)
+    labels = labels_of(entry.labelled.positive, entry.labelled.participants)
+    trained = train(made, labels, np.unique(made.person), _inner(rules), plan.random_seed)
+    model = model_of(trained, made, entry.maps, grid.data, grid.affine)
+    sketches = neighbours.sketch(entry.maps, grid.data, grid.affine)
+    names = tuple(scan.name for scan in entry.labelled.scans)
+    seen = Seen(names, sketches, neighbours.farthest(sketches, made.person))
+    thresholds = cuts(trained.calibration, rules.wanted.sensitivity, rules.wanted.prevalence)
+    return Trained(model, trained.calibration, seen, thresholds)
+
+
+def run(prepared: Prepared, rules: Rules, plan: Plan, workers: parallel.Workers, work_dir: Path) -> Ran:
+    """Let all recipes compete on the same folds, and permute the labels of the recommended one.
 
     Parameters
     ----------
-    entry : Entry
+    prepared : Prepared
     rules : Rules
     plan : Plan
         Folds and seeds of the selection.
@@ -92,25 +145,12 @@ def run(entry: Entry, rules: Rules, plan: Plan, workers: parallel.Workers, work_
     BadInputError
         A group is too small for the folds, or a fold was lost with its worker.
     """
-    positive, participants = entry.labelled.positive, entry.labelled.participants
-    grid, start = brain_grid(3), time.process_time()
-    made = entrants.made_of(entry.maps, participants)
-    preparing = time.process_time() - start
-    trained = train(made, labels_of(positive, participants), np.unique(made.person), _inner(rules), plan.random_seed)
-    model = model_of(trained, made, entry.maps, grid.data, grid.affine)
-    sketches = neighbours.sketch(entry.maps, grid.data, grid.affine)
-    names = tuple(scan.name for scan in entry.labelled.scans)
-    seen = Seen(names, sketches, neighbours.farthest(sketches, made.person))
-    thresholds = cuts(trained.calibration, rules.wanted.sensitivity, rules.wanted.prevalence)
-    found = Recommended(
-        entry.lesion_map, entry.threshold, model, trained.calibration, seen, thresholds, None, norm=entry.norm
-    )
-    if not rules.n_folds:
-        return found
-    outer = outer_folds(positive, participants, rules.n_folds, rules.repeats, plan.random_seed)
-    folders, seconds = _laid(entry, made, outer, work_dir / "contest")
-    seconds[RECOMMENDED] = seconds.get(RECOMMENDED, 0.0) + preparing
-    quiet = replace(plan, tell=_quiet, detail=_quiet)
+    entry, labelled = prepared.entry, prepared.entry.labelled
+    positive, participants = labelled.positive, labelled.participants
+    outer = outer_folds(positive, participants, rules.nested_folds, rules.repeats, plan.random_seed)
+    folders, seconds = _laid(entry, prepared.made, outer, work_dir / "contest")
+    seconds[RECOMMENDED] = seconds.get(RECOMMENDED, 0.0) + prepared.seconds
+    quiet = replace(plan, tell=silent, detail=silent)  # a task's progress is that of the run
     recipes = entrants.names(entry)
     tasks = [
         _Task(folders[r][k], name, (r, k), fold, replace(quiet, random_seed=plan.random_seed + r), rules)
@@ -120,15 +160,41 @@ def run(entry: Entry, rules: Rules, plan: Plan, workers: parallel.Workers, work_
     ]
     log.info("recipe against recipe: %s; %d folds, %d repeats", ", ".join(recipes), len(outer[0]), len(outer))
     done = list(told(parallel.run(_tested, tasks, workers, _lost), len(tasks), "folds of recipes"))
+    found = {}
+    for name in recipes:
+        own = sorted((each for each in done if each.name == name), key=lambda each: each.place)
+        found[name] = assemble(name, outer, [each.piece for each in own], len(positive))
+        seconds[name] = seconds.get(name, 0.0) + sum(each.seconds for each in own)
+    permuted = _permuted(folders[0], outer[0], quiet, rules, workers)
+    return Ran(found, seconds, _permutation(found[RECOMMENDED], positive, permuted) if permuted else None)
+
+
+def judge(ran: Ran, entry: Entry, plan: Plan, beside: Sequence[Row]) -> Contest:
+    """Return the verdict on recipes that shared their folds, and rows of others ``beside``."""
+    positive, participants = entry.labelled.positive, entry.labelled.participants
+    draws = comparison.draw(positive, participants, plan.bootstrap_draws, plan.random_seed)
+    people = (positive, participants, lesion_free(entry.maps))
+    return contest.judge(ran.out_of_fold, ran.seconds, HONEST, people, draws, beside)
+
+
+def _permuted(
+    folders: tuple[Path, ...], outer: tuple[Fold, ...], plan: Plan, rules: Rules, workers: parallel.Workers
+) -> tuple[float, ...]:
+    """Return the AUCs of permuted labels in the order of their seeds."""
     seeds = range(plan.random_seed + 1, plan.random_seed + 1 + rules.permutations)
     shares = [tuple(seeds[start : start + SHARE]) for start in range(0, len(seeds), SHARE)]
-    shuffles = [_Shuffle(folders[0], outer[0], share, quiet, rules) for share in shares]
-    permuted: dict[int, float] = {}
+    shuffles = [_Shuffle(folders, outer, share, plan, rules) for share in shares]
+    found: dict[int, float] = {}
     for some in parallel.run(_shuffled, shuffles, workers, _lost_shuffle) if shuffles else ():
-        permuted |= some
-        log.info("permutations of the recommended recipe: %d of %d", len(permuted), len(seeds))
-    verdict = _judged(done, entry, outer, seconds, plan)
-    return replace(found, contest=verdict, permuted_auc=tuple(permuted[seed] for seed in sorted(permuted)))
+        found |= some
+        log.info("permutations of the recommended recipe: %d of %d", len(found), len(seeds))
+    return tuple(found[seed] for seed in sorted(found))
+
+
+def _permutation(found: OutOfFold, positive: np.ndarray, permuted: tuple[float, ...]) -> Permutation:
+    """Return the test: labels as they are on the folds of the first repeat, on which they were permuted."""
+    observed = auc_within(positive, found.decisions[0], found.fold[0]).value
+    return Permutation("nested AUC within folds, first repeat", observed, permutation_p(observed, permuted), permuted)
 
 
 def _laid(
@@ -153,47 +219,35 @@ def _laid(
     return places, seconds
 
 
-def with_published(found: Recommended, evaluation: Evaluation, seconds: float) -> Recommended:
-    """Add the row of the published way, on its own division: it shares no folds, so nothing is paired."""
-    if found.contest is None:
-        return found
+def published_row(evaluation: Evaluation, labelled: Labelled, plan: Plan, seconds: float) -> Row:
+    """Return the row of the published way, on its own division: it shares no folds, so nothing is paired.
+
+    Nor is there a Brier score: the published way has no out-of-fold values to make probabilities of.
+    """
     intervals = evaluation.test.bootstrap
     values = {key: getattr(evaluation.performance, key) for key in intervals}
-    measures = {key: replace(intervals[key], value=each.value) for key, each in values.items() if each}
-    row = Row(PUBLISHED, measures, seconds)
-    return replace(found, contest=replace(found.contest, rows=(*found.contest.rows, row)))
+    found = {key: replace(intervals[key], value=each.value) for key, each in values.items() if each}
+    rows, decisions = evaluation.division.test, evaluation.test.decisions[None]
+    positive, participants = labelled.positive[rows], labelled.participants[rows]
+    if positive.any() and not positive.all():
+        draws = comparison.draw(positive, participants, plan.bootstrap_draws, plan.random_seed)
+        one_fold = OutOfFold(PUBLISHED, decisions, np.zeros(decisions.shape, int), np.zeros(decisions.shape))
+        area = comparison.sample(one_fold, positive, participants, draws)["auc_participants"]
+        found["auc_participants"] = comparison.measure(area, intervals["auc"].method)
+    return Row(PUBLISHED, found, seconds)
 
 
 def _inner(rules: Rules) -> int:
     """Return the inner folds: as many as outer ones."""
-    return rules.n_folds or DEFAULT_INNER
-
-
-def _judged(
-    done: list[_Done], entry: Entry, outer: tuple[tuple[Fold, ...], ...], preparing: dict[str, float], plan: Plan
-) -> Contest:
-    positive, participants = entry.labelled.positive, entry.labelled.participants
-    found: dict[str, OutOfFold] = {}
-    seconds = {}
-    for name in entrants.names(entry):
-        own = sorted((each for each in done if each.name == name), key=lambda each: each.place)
-        found[name] = assemble(name, outer, [each.piece for each in own], len(positive))
-        seconds[name] = sum(each.seconds for each in own) + preparing.get(name, 0.0)
-    draws = comparison.draw(positive, participants, plan.bootstrap_draws, plan.random_seed)
-    people = (positive, participants, lesion_free(entry.maps))
-    return contest.judge(found, seconds, HONEST, people, outer, draws)
+    return rules.nested_folds or DEFAULT_INNER
 
 
 # -- tasks ---------------------------------------------------------------------------------------
 
 
-def _quiet(line: str) -> None:
-    """Say nothing: a task's progress is that of the run."""
-
-
 def _tested(task: _Task) -> _Done:
     found = entrants.laid(task.folder)
-    rounds = entrants.Rounds(task.plan, _inner(task.rules), task.rules.threads)
+    rounds = entrants.Rounds(task.plan, _inner(task.rules), task.rules.omp_nthreads)
     recipe, start = entrants.recipe(task.name, found, rounds), time.process_time()
     tested = piece(recipe, task.fold, task.plan.random_seed, found.made.lesion_free, task.rules.wanted)
     return _Done(task.name, task.place, tested, time.process_time() - start)

@@ -16,9 +16,9 @@ from bids_app.options import NETWORK
 from bids_app.recommended import rivals
 from bids_app.recommended.nested import Recipe
 from bids_app.recommended.products import KINDS, Products, products
-from bids_app.records.cohort import Labelled, Threshold
+from bids_app.records.cohort import Labelled
 from bids_app.records.further import Covariates, Sites
-from bids_app.records.lesions import CohortNorm
+from bids_app.records.recommended import Purpose
 from bids_app.rivals import belief, clinical, cnn, loads, trees, voxels
 from bids_app.rivals.chosen import People
 from bids_app.rivals.volumes import Maps
@@ -51,18 +51,15 @@ NOTHING_MORE = More()
 class Entry(NamedTuple):
     """What the recipes compete on: the scans, the maps of the recommended recipe (N, V), and those of the others.
 
-    Where a norm is the cohort's own (``--norm cohort``), these and all below are measured against that of the scans
-    ``rows``, of which ``norm`` is that of the recommended recipe's maps; ``of_rows`` returns the same entry by the norm
-    of other rows.
+    ``purpose`` tells the recommended recipe's maps. Where a norm is the cohort's own (``--norm cohort``), these and all
+    below are measured against that of the scans ``rows``; ``of_rows`` returns the same entry by the norm of other rows.
     """
 
     labelled: Labelled
-    lesion_map: str
-    threshold: Threshold
+    purpose: Purpose
     maps: np.ndarray
     others: np.ndarray
     more: More = NOTHING_MORE
-    norm: CohortNorm | None = None
     rows: np.ndarray | None = None
     of_rows: Callable[[np.ndarray], Any] | None = None
 
@@ -91,7 +88,7 @@ class Rounds(NamedTuple):
 
     plan: Plan
     inner_folds: int
-    threads: int = 1
+    omp_nthreads: int = 1
 
 
 def names(entry: Entry) -> tuple[str, ...]:
@@ -213,7 +210,7 @@ def _recommended(made: Products, found: Laid, of: Rounds) -> Recipe:
 def _network(found: Laid, of: Rounds) -> Recipe:
     seen = found.arrays.get("belief_maps")
     maps = Maps(atlas.brain_grid(3).data, found.lesions, seen)
-    return cnn.recipe(maps, found.people, of.inner_folds, of.threads)
+    return cnn.recipe(maps, found.people, of.inner_folds, of.omp_nthreads)
 
 
 RECIPES: dict[str, Callable[[Laid, Rounds], Recipe]] = {

@@ -27,11 +27,10 @@ GROUPS = "groups.npz"
 
 
 class Asked(NamedTuple):
-    """How it is evaluated: outer folds, repeats, inner folds, what is asked of each recipe, the plan and workers."""
+    """How it is evaluated: folds, outer and inner ones, repeats, what is asked of each recipe, the plan and workers."""
 
-    n_folds: int
+    nested_folds: int
     repeats: int
-    inner_folds: int
     wanted: Wanted
     plan: Plan
     workers: parallel.Workers
@@ -68,7 +67,7 @@ def confounding(entry: Entry, sites: Sites, asked: Asked, work_dir: Path) -> tup
     maps_tell = groups(made, sites.of, sites.names, asked, work_dir / "sites")
     positive, participants = entry.labelled.positive, entry.labelled.participants
     folds = [Fold(np.flatnonzero(sites.of != k), np.flatnonzero(sites.of == k)) for k in range(len(sites.names))]
-    rounds = entrants.Rounds(asked.plan, asked.inner_folds)
+    rounds = entrants.Rounds(asked.plan, asked.nested_folds)
     tasks = [_Site(folder, k, fold, rounds, asked.wanted) for k, fold in enumerate(folds)]
     done = sorted(parallel.run(_left_out, tasks, asked.workers, _lost_site), key=lambda each: each[0])
     found = assemble(LEFT_OUT, [folds], [each for _, each, _ in done], len(positive))
@@ -109,18 +108,20 @@ def groups(made: Products, of: np.ndarray, names: Sequence[str], asked: Asked, f
     """
     plan = asked.plan
     outer = [
-        several.outer_folds(of, made.person, names, asked.n_folds, plan.random_seed + r) for r in range(asked.repeats)
+        several.outer_folds(of, made.person, names, asked.nested_folds, plan.random_seed + r)
+        for r in range(asked.repeats)
     ]
     folder.mkdir(parents=True, exist_ok=True)
     np.savez(folder / GROUPS, groups=of, **entrants.flat(made, ""))
     tasks = [
-        _Group(folder, (r, k), fold, len(names), asked.inner_folds, plan.random_seed + r)
+        _Group(folder, (r, k), fold, len(names), asked.nested_folds, plan.random_seed + r)
         for r, repeat in enumerate(outer)
         for k, fold in enumerate(repeat)
     ]
     parts = dict(parallel.run(_tested, tasks, asked.workers, _lost))
     ordered = [[parts[r, k] for k in range(len(repeat))] for r, repeat in enumerate(outer)]
-    return several.judged(names, of, made.person, outer, ordered, plan.bootstrap_draws, plan.random_seed)
+    draws = several.draw(of, made.person, plan.bootstrap_draws, plan.random_seed)
+    return several.judged(names, of, made.person, outer, ordered, draws)
 
 
 def _tested(task: _Group) -> tuple[tuple[int, int], several.Part]:

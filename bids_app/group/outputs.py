@@ -18,10 +18,11 @@ from bids_app.image.atlas import brain_grid, on_grid
 from bids_app.model import explanation, linear, storage
 from bids_app.recommended import linear as linear_machine
 from bids_app.records.cohort import Cohort
-from bids_app.records.recommended import Recommended
-from bids_app.records.results import Evaluation, GroupResult, Purpose, StoredLinear
+from bids_app.records.recommended import Purpose, Recommended
+from bids_app.records.results import Evaluation, GroupResult, LinearPredictor
 from bids_app.report import assets, checklist, group_numbers, group_page, page
 
+_ON_TEMPLATE: dict[str, Any] = {"SpatialReference": SPACE, "Resolution": "3 mm isotropic", "Sources": ["bids::"]}
 DESC = {"published": "", "leakage-free": "leakageFree"}  # the published maps carry the plain names
 
 
@@ -29,6 +30,9 @@ def write_everything(result: GroupResult, output: Path, bids_dir: Path, lesion_m
     """Write maps, models, tables, metrics.json, model card and last group.html."""
     describe(output, "RRMS against NMOSD by FLAIR", bids_dir, keep=True)
     _write_maps(result, output)
+    weights = _weights(result.recommended)
+    if weights is not None:
+        _write_weights(weights, result, output)
     for name, evaluation in result.evaluations.items():
         _write_model(result, evaluation, output / group_output("model", evaluation=name), lesion_map)
     if result.recommended:
@@ -44,7 +48,7 @@ def write_everything(result: GroupResult, output: Path, bids_dir: Path, lesion_m
     text = group_page.method_text(told.facts)
     formats.write_text(output / group_output("method"), text)
     formats.write_text(output / group_output("references"), page.bibliography())
-    view = assets.data(_view(result)) if viewer != "none" else ""
+    view = assets.data(_view(result, weights)) if viewer != "none" else ""
     html = group_page.page(result, told, pictures, page.method_html(text), __version__, view)
     formats.write_text(output / group_output("report"), html)
     _write_checklist(told.metrics, output)
@@ -58,7 +62,7 @@ def _write_checklist(metrics: Mapping[str, Any], output: Path) -> None:
     formats.write_text(output / group_output("checklist"), checklist.page(found, __version__))
 
 
-def _view(result: GroupResult) -> dict[str, Any]:
+def _view(result: GroupResult, weights: np.ndarray | None) -> dict[str, Any]:
     cohort, evaluations = result.cohort, result.evaluations
     parts = zip(cohort.levels, (cohort.positive, ~cohort.positive), strict=True)
     rankings = {name: each.selection.ranking for name, each in evaluations.items()}
@@ -66,16 +70,17 @@ def _view(result: GroupResult) -> dict[str, Any]:
         {level: cohort.lesions[rows].mean(axis=0) for level, rows in parts},
         {name: ranking.chi2 * ranking.sign for name, ranking in rankings.items()},
         {name: each.model.voxels for name, each in evaluations.items()},
-        _weights(result.recommended),
+        {} if weights is None else {"Weights, recommended": weights},
         explanation.template_places(),
     )
 
 
-def _weights(found: Recommended | None) -> dict[str, np.ndarray]:
+def _weights(found: Recommended | None) -> np.ndarray | None:
+    """Return the weights (V,) of the recommended model, None where there is none."""
     if found is None:
-        return {}
+        return None
     grid = brain_grid(3)
-    return {"Weights, recommended": linear_machine.weight_map(found.model, grid.data, grid.affine)}
+    return linear_machine.weight_map(found.model, grid.data, grid.affine)
 
 
 def _write_model(result: GroupResult, evaluation: Evaluation, folder: Path, lesion_map: str) -> None:
@@ -89,10 +94,9 @@ def _write_model(result: GroupResult, evaluation: Evaluation, folder: Path, lesi
 def _write_linear(result: GroupResult, found: Recommended, folder: Path) -> None:
     asked: dict[str, Any] = result.provenance.parameters
     by, cohort = found.calibration, result.cohort
-    purpose = Purpose(cohort.levels, found.threshold, found.lesion_map, found.norm)
     prevalence = asked["prevalence"] or by.prevalence
-    stored = StoredLinear(found.model, by, found.seen, purpose, prevalence, asked["coverage"], {})
-    linear.save(stored, folder, _training(cohort, np.arange(len(cohort.scans)), by.lesion_free))
+    made = LinearPredictor(found.model, by, found.seen, found.purpose, prevalence, asked["coverage"])
+    linear.save(made, folder, _training(cohort, np.arange(len(cohort.scans)), by.lesion_free))
 
 
 def _training(cohort: Cohort, rows: np.ndarray, lesion_free: np.ndarray) -> dict[str, object]:
@@ -106,8 +110,7 @@ def _training(cohort: Cohort, rows: np.ndarray, lesion_free: np.ndarray) -> dict
 
 
 def _write_maps(result: GroupResult, output: Path) -> None:
-    about: dict[str, Any] = {"SpatialReference": SPACE, "Resolution": "3 mm isotropic", "Sources": ["bids::"]}
-    cohort = result.cohort
+    about, cohort = _ON_TEMPLATE, result.cohort
     for level, rows in zip(cohort.levels, (cohort.positive, ~cohort.positive), strict=True):
         label = re.sub(r"[^0-9a-zA-Z]", "", level) or "group"
         _write_map(
@@ -130,6 +133,21 @@ def _write_maps(result: GroupResult, output: Path) -> None:
             chosen,
             {"Description": f"Voxels of the chosen model, {name} evaluation", "Type": "ROI", **about},
         )
+
+
+def _write_weights(weights: np.ndarray, result: GroupResult, output: Path) -> None:
+    """Write the weights (V,) of the recommended model, in single precision."""
+    positive, negative = result.cohort.levels
+    what = (
+        f"Weights of the recommended model at the voxels: a lesion where they are above 0 speaks for {positive}, "
+        f"below 0 for {negative}. Features of a map m are square roots of A m, A being smoothing and folding, and "
+        "this is the sum of A' times their weights. The decision adds log volume and intercept and is not linear in m: "
+        "stat-contribution maps divide that of one scan among its lesions"
+    )
+    model = {"Model": f"bids::{group_output('model', evaluation='recommended')}/model.json"}
+    _write_map(
+        output / group_output("weights"), weights.astype(np.float32), {"Description": what, **model, **_ON_TEMPLATE}
+    )
 
 
 def _write_map(path: Path, values: np.ndarray, about: dict[str, Any]) -> None:

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from bids_app.errors import BadInputError, BidsAppError
+from bids_app.errors import BadInputError
 from bids_app.learning import protocols
 from bids_app.learning.division import permute
 from bids_app.learning.measures import permutation_p
@@ -27,7 +27,8 @@ from bids_app.learning.roc import auc_within
 from bids_app.machine import parallel
 from bids_app.machine.progress import told
 from bids_app.records.cohort import Cell, Fold
-from bids_app.records.results import Nested, Permutation
+from bids_app.records.recommended import Permutation
+from bids_app.records.results import Nested
 
 log = logging.getLogger("bids_app")
 SHARE = 5  # permutations of one fold in a task: few enough that workers end together
@@ -54,12 +55,11 @@ class _Task(NamedTuple):
 
 
 class _Done(NamedTuple):
-    """Decision values of the fold's test scans and the chosen cell, for each seed in turn; or what was wrong."""
+    """Decision values of the fold's test scans and the chosen cell, for each seed in turn."""
 
     number: int
     seeds: tuple[int, ...]
     found: list[tuple[np.ndarray, Cell]]
-    error: BidsAppError | None = None
 
 
 def lay(maps_for: MapsFor, positive: np.ndarray, participants: np.ndarray, outer: Sequence[Fold], folder: Path) -> Laid:
@@ -79,13 +79,13 @@ def nested(laid: Laid, workers: parallel.Workers, plan: Plan) -> Nested:
     Raises
     ------
     BadInputError
-        When a fold was lost with its worker; or as `protocols.nested` raises.
+        When a fold was lost with its worker; or as `protocols.decide_fold` raises.
     """
     quiet = replace(plan, tell=protocols.silent, detail=protocols.silent)
     tasks = [_Task(laid.folder, number, fold, (), quiet) for number, fold in enumerate(laid.outer)]
     found: dict[int, tuple[np.ndarray, Cell]] = {}
     for done in parallel.run(_tested, tasks, workers, _lost):
-        found[done.number] = _checked(done)[0]
+        found[done.number] = done.found[0]
         plan.tell(f"nested fold {len(found)} of {len(tasks)} done")
     in_order = [found[number] for number in sorted(found)]
     return protocols.assemble(in_order, laid.positive, laid.participants, laid.outer, plan)
@@ -97,7 +97,7 @@ def test(laid: Laid, auc: float, n: int, workers: parallel.Workers, plan: Plan) 
     Raises
     ------
     BadInputError
-        When permutations were lost with their worker; or as `protocols.nested` raises.
+        When permutations were lost with their worker; or as `protocols.decide_fold` raises.
     """
     quiet = replace(plan, tell=protocols.silent, detail=protocols.silent)  # its progress is its number
     seeds = range(plan.random_seed + 1, plan.random_seed + 1 + n)
@@ -107,7 +107,7 @@ def test(laid: Laid, auc: float, n: int, workers: parallel.Workers, plan: Plan) 
     values: dict[int, dict[int, np.ndarray]] = defaultdict(dict)  # by seed and fold
     found: dict[int, float] = {}
     for done in told(parallel.run(_tested, tasks, workers, _lost), len(tasks), "permuted folds"):
-        for seed, (decisions, _) in zip(done.seeds, _checked(done), strict=True):
+        for seed, (decisions, _) in zip(done.seeds, done.found, strict=True):
             values[seed][done.number] = decisions
             if len(values[seed]) == len(laid.outer):
                 own = values.pop(seed)
@@ -130,19 +130,10 @@ def _tested(task: _Task) -> _Done:
         lesions = np.unpackbits(stored["lesions"], axis=1, count=int(stored["n_voxels"])).view(bool)
     part, rows = OuterPart.of(lesions, task.fold), task.fold.train
     every = [permute(positive, participants, seed, within=place) for seed in task.seeds] or [positive]
-    try:
-        found = [protocols.decide_fold(part, labels[rows], participants[rows], task.plan) for labels in every]
-    except BidsAppError as error:
-        return _Done(task.number, task.seeds, [], error)
+    found = [protocols.decide_fold(part, labels[rows], participants[rows], task.plan) for labels in every]
     return _Done(task.number, task.seeds, found)
-
-
-def _checked(done: _Done) -> list[tuple[np.ndarray, Cell]]:
-    if done.error:
-        raise done.error
-    return done.found
 
 
 def _lost(task: _Task, reason: str) -> _Done:
     what = f"fold {task.number + 1} of the nested cross-validation was lost ({reason})"
-    return _Done(task.number, task.seeds, [], BadInputError(what, remedy="lower --nprocs or raise --mem-mb"))
+    raise BadInputError(what, remedy="lower --nprocs or raise --mem-mb")

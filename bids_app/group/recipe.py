@@ -12,23 +12,24 @@ import numpy as np
 import pandas as pd
 
 from bids_app import __version__
-from bids_app.bids.names import group_output
-from bids_app.cohort import beliefs, labels, lesion_maps, ratings
+from bids_app.bids.names import Scan, group_output
+from bids_app.cohort import labels, lesion_maps, ratings
 from bids_app.errors import UsageError
 from bids_app.files import atomic, formats
-from bids_app.group import competition, contest, permutation, rating
+from bids_app.group import competition, permutation, rating
+from bids_app.group.maps import Maps
 from bids_app.group.outputs import write_everything
 from bids_app.learning import characteristics, protocols
 from bids_app.learning.agreement import table2
 from bids_app.learning.division import divide
 from bids_app.learning.protocols import HONEST, PUBLISHED, MapsFor, Plan
-from bids_app.machine import parallel
 from bids_app.machine.process import Ending, Workplace
 from bids_app.machine.software import software
 from bids_app.options import NETWORK, Options, method
 from bids_app.participant import index, marks
 from bids_app.records.cohort import Cohort, Division, Labelled
-from bids_app.records.results import Evaluation, GroupResult, Nested, Notes, Permutation, Provenance, RaterTable
+from bids_app.records.recommended import Permutation
+from bids_app.records.results import Evaluation, GroupResult, Nested, Notes, Provenance, RaterTable
 
 log = logging.getLogger("bids_app")
 PROTOCOLS = {PUBLISHED: protocols.published, HONEST: protocols.leakage_free}
@@ -48,7 +49,8 @@ def _run(options: Options, work_dir: Path) -> Path:
     """Return the path of what the user should open."""
     if options.read_ratings:
         return rating.read(options)
-    cohort = competition.chosen(options, _labelled(options))
+    finished, labelled = _labelled(options)
+    cohort = competition.chosen(options, finished, labelled)
     labelled = cohort.stay
     competition.check(options, labelled)
     divisions = _divisions(options, labelled)
@@ -65,13 +67,12 @@ def _evaluate(
 ) -> GroupResult:
     """Return what the group level finds: maps, evaluations, nested cross-validation, permutations, raters."""
     labelled = chosen.stay
-    maps_for = _maps(options, labelled)
-    plan = _plan(options)
-    timed = {name: _protocol(name, maps_for, labelled, division, plan) for name, division in divisions.items()}
+    maps, plan = Maps(options, labelled), _plan(options)
+    timed = {name: _protocol(name, maps.by_rows, labelled, division, plan) for name, division in divisions.items()}
     evaluations = {name: evaluation for name, (evaluation, _) in timed.items()}
-    nested, permuted = _nested(options, maps_for, labelled, plan, work_dir)
+    nested, permuted = _nested(options, maps.by_rows, labelled, plan, work_dir)
     cohort = _cohort(options, labelled, evaluations[PUBLISHED])
-    recommended = contest.with_published(competition.run(options, chosen, plan, work_dir), *timed[PUBLISHED])
+    recommended = competition.run(options, chosen, maps, plan, timed[PUBLISHED], work_dir)
     return GroupResult(
         cohort=cohort,
         evaluations=evaluations,
@@ -90,15 +91,16 @@ def _evaluate(
 # -- who -----------------------------------------------------------------------------------------
 
 
-def _labelled(options: Options) -> Labelled:
-    """Return the scans of the two groups; what is left out is told in the log, by name."""
+def _labelled(options: Options) -> tuple[list[Scan], Labelled]:
+    """Return all finished scans, and those of the two groups; what is left out is told in the log, by name."""
     output = options.output_dir
     if "cleaned" in (options.lesion_map, options.recommended_map):
         log.warning("the cleaned lesion map is in its last release: use normative or network instead")
     scans = labels.find_maps(output, options.lesion_map)
     unfinished = [scan.name for scan in scans if marks.interrupted(output, scan.name)]
+    finished = [scan for scan in scans if scan.name not in unfinished]
     found = labels.label(
-        [scan for scan in scans if scan.name not in unfinished],
+        finished,
         labels.Tables(options.bids_dir, output, options.group_column, (options.positive, options.negative)),
         exclude=options.exclude,
     )
@@ -106,7 +108,7 @@ def _labelled(options: Options) -> Labelled:
     found = found.without(cut)
     for name, reason in found.left_out:
         log.warning("left out: %s (%s)", name, reason)
-    return found
+    return finished, found
 
 
 def _divisions(options: Options, labelled: Labelled) -> dict[str, Division]:
@@ -150,15 +152,6 @@ def _tables(cohort: Cohort, division: Division) -> dict[str, pd.DataFrame]:
 # -- what is found -------------------------------------------------------------------------------
 
 
-def _maps(options: Options, labelled: Labelled) -> MapsFor:
-    if options.norm == "cohort" and options.lesion_map == "normative":
-        return beliefs.by_norm(beliefs.load(labelled.scans, options.output_dir), labelled.participants)
-    source = lesion_maps.Source(
-        labelled.scans, options.output_dir, options.lesion_map, options.output_dir / "group" / "cache", options.nprocs
-    )
-    return lesion_maps.by_threshold(source, options.lesion_threshold, options.participant_threshold)
-
-
 def _plan(options: Options) -> Plan:
     return Plan(
         options.cv_folds,
@@ -194,17 +187,13 @@ def _nested(
     positive, participants = labelled.positive, labelled.participants
     outer = protocols.outer_folds(positive, participants, options.nested_folds, plan)
     laid = permutation.lay(maps_for, positive, participants, outer, work_dir / "nested")
-    workers = _workers(options)
+    workers = competition.workers_of(options)
     found = permutation.nested(laid, workers, plan)
     if not options.permutations:
         return {HONEST: found}, None
     area = found.performance.auc
     value = area.value if area else float("nan")
     return {HONEST: found}, permutation.test(laid, value, options.permutations, workers, plan)
-
-
-def _workers(options: Options) -> parallel.Workers:
-    return parallel.Workers(options.nprocs, options.mem_mb, options.dask_scheduler, options.dask_scheduler_file)
 
 
 def _cohort(options: Options, labelled: Labelled, evaluation: Evaluation) -> Cohort:

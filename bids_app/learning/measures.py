@@ -79,7 +79,6 @@ def bootstrap(
     n_draws: int = 2000,
     seed: int = 0,
     fold: np.ndarray | None = None,
-    alpha: float = 0.05,
 ) -> dict[str, Measure]:
     """Give intervals that know that the scans of one participant are not independent.
 
@@ -96,7 +95,6 @@ def bootstrap(
     n_draws, seed : int
     fold : ndarray of int, shape (N,), optional
         The AUC then compares scans of the same fold only (:func:`auc_within`).
-    alpha : float
 
     Returns
     -------
@@ -131,21 +129,21 @@ def bootstrap(
         "accuracy": (tp + tn, n_positive + n_negative, fewest),
         "auc": (wins, pairs, fewest),
     }
-    whole = performance(positive, decisions, alpha)
+    whole = performance(positive, decisions)
     values = {key: getattr(whole, key).value for key in ratios}
     if fold is not None:
         values["auc"] = auc_within(positive, decisions, fold).value
     method = f"bootstrap over participants, {n_draws} draws"
     result = {}
     for key, (share, total, n) in ratios.items():
-        tail = _expanded(alpha, n) / 2 if n > 1 else _NAN
+        tail = _expanded(n) / 2 if n > 1 else _NAN
         known = total > 0  # a draw without any pair of one fold tells nothing
         ends = np.quantile(share[known] / total[known], [tail, 1 - tail]) if n > 1 and known.any() else [_NAN, _NAN]
         result[key] = Measure(values[key], float(ends[0]), float(ends[1]), method)
     return result
 
 
-def _expanded(alpha: float, n: int) -> float:
+def _expanded(n: int, alpha: float = 0.05) -> float:
     """Return the alpha at which percentiles of ``n`` drawn units are as wide as a t interval of their mean.
 
     ``2 Phi(-sqrt(n / (n - 1)) t)`` with t the quantile of Student's distribution with n - 1 degrees of freedom

@@ -1,4 +1,4 @@
-"""The two evaluations: as published, and without leakage; and nested cross-validation.
+"""The two evaluations: as published, and without leakage; and the parts of nested cross-validation.
 
 All take their lesion maps from ``maps_for(rows)``, which thresholds every scan by the belief of these training
 rows alone: a protocol sees no threshold that its test set had a say in.
@@ -49,8 +49,10 @@ class Plan:
 
 @dataclass(frozen=True)
 class _Sides:
-    """Lesion maps (N, V) and labels (N,) of a division's two sets, and the participants they are of."""
+    """A division, the maps of all scans, and of its two sets lesion maps (N, V), labels (N,) and participants."""
 
+    division: Division
+    maps: LesionMaps
     train: np.ndarray
     labels: np.ndarray
     test: np.ndarray
@@ -58,11 +60,10 @@ class _Sides:
     participants: tuple[np.ndarray, np.ndarray]
 
     @classmethod
-    def of(cls, lesions: np.ndarray, positive: np.ndarray, participants: np.ndarray, division: Division) -> _Sides:
-        train, test = division.train, division.test
-        return cls(
-            lesions[train], positive[train], lesions[test], positive[test], (participants[train], participants[test])
-        )
+    def of(cls, maps: LesionMaps, positive: np.ndarray, participants: np.ndarray, division: Division) -> _Sides:
+        train, test, lesions = division.train, division.test, maps.lesions
+        people = participants[train], participants[test]
+        return cls(division, maps, lesions[train], positive[train], lesions[test], positive[test], people)
 
 
 def published(
@@ -75,7 +76,7 @@ def published(
     of the best.
     """
     maps = maps_for(division.train)
-    sides = _Sides.of(maps.lesions, positive, participants, division)
+    sides = _Sides.of(maps, positive, participants, division)
     folds = make_folds(sides.labels, sides.participants[0], plan.cv_folds, by="scan", seed=plan.random_seed)
     ranking = rank_voxels(sides.train, sides.labels)
 
@@ -94,7 +95,7 @@ def published(
         finer, added = tried(more)
         result, refits = merge(result, finer), sorted([*refits, *added], key=lambda each: each.cell.n_voxels)
     selection = _selection(ranking, result, refits, best(refits))
-    return _evaluation(PUBLISHED, division, maps, sides, selection, refits, plan)
+    return _evaluation(PUBLISHED, sides, selection, refits, plan)
 
 
 def leakage_free(
@@ -105,13 +106,13 @@ def leakage_free(
     Folds keep the scans of a participant together, and the ranking is made anew in every fold.
     """
     maps = maps_for(division.train)
-    sides = _Sides.of(maps.lesions, positive, participants, division)
+    sides = _Sides.of(maps, positive, participants, division)
     result, cell = select(sides.train, sides.labels, sides.participants[0], plan)
     ranking = rank_voxels(sides.train, sides.labels)
     refits = _refitted(sides, ranking, result)
     chosen = int(np.flatnonzero(result.counts == cell.n_voxels)[0])
     selection = _selection(ranking, result, refits, chosen)
-    return _evaluation(HONEST, division, maps, sides, selection, refits, plan)
+    return _evaluation(HONEST, sides, selection, refits, plan)
 
 
 def select(
@@ -143,15 +144,7 @@ def _selection(ranking: Ranking, result: SweepResult, refits: Sequence[Refit], c
     return Selection(ranking, result, tuple(each.cell for each in refits), chosen, ties)
 
 
-def _evaluation(
-    name: str,
-    division: Division,
-    maps: LesionMaps,
-    sides: _Sides,
-    selection: Selection,
-    refits: Sequence[Refit],
-    plan: Plan,
-) -> Evaluation:
+def _evaluation(name: str, sides: _Sides, selection: Selection, refits: Sequence[Refit], plan: Plan) -> Evaluation:
     cell, own = selection.cell, refits[selection.chosen]
     voxels = selection.ranking.order[: cell.n_voxels]
     model = model_of(own.trained, sides.train, voxels, cell.C, cell.gamma)
@@ -159,8 +152,8 @@ def _evaluation(
     volumes, of_train = sides.test.sum(axis=1), sides.train.sum(axis=1)
     return Evaluation(
         name,
-        division,
-        maps,
+        sides.division,
+        sides.maps,
         selection,
         model,
         Scores(tuple(measures.performance(sides.labels, each.train) for each in refits), decide(model, sides.train)),
@@ -218,18 +211,6 @@ def decide_fold(part: OuterPart, labels: np.ndarray, participants: np.ndarray, p
     _, cell = select(part.packed, labels, participants, plan)
     order = part.packed.rank(labels, np.arange(len(labels))).order
     return refit(part.train, labels, part.test, [cell], order)[0].test, cell
-
-
-def nested(
-    maps_for: MapsFor, positive: np.ndarray, participants: np.ndarray, outer: Sequence[Fold], plan: Plan
-) -> Nested:
-    """Test every scan once, out of fold: the whole leakage-free selection inside each outer training part."""
-    found = []
-    for number, fold in enumerate(outer, 1):
-        plan.tell(f"nested fold {number} of {len(outer)}")
-        part = OuterPart.of(maps_for(fold.train).lesions, fold)
-        found.append(decide_fold(part, positive[fold.train], participants[fold.train], plan))
-    return assemble(found, positive, participants, outer, plan)
 
 
 def assemble(

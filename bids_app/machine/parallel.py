@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from bids_app.errors import MissingInputError, UsageError
+from bids_app.errors import BidsAppError, MissingInputError, UsageError
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -59,7 +59,7 @@ class Workers:
         Tasks side by side on this machine.
     mem_mb : int, optional
         Memory of all processes together; by default what this machine or its cgroup allows.
-    scheduler, scheduler_file : str, Path, optional
+    dask_scheduler, dask_scheduler_file : str, Path, optional
         Address of a running Dask scheduler, or the file in which it wrote it: its workers do the work.
     isolated : bool
         Never in this process where there are several tasks, so that a crash loses one task only.
@@ -67,14 +67,14 @@ class Workers:
 
     nprocs: int = 1
     mem_mb: int | None = None
-    scheduler: str | None = None
-    scheduler_file: Path | None = None
+    dask_scheduler: str | None = None
+    dask_scheduler_file: Path | None = None
     isolated: bool = False
 
     @property
     def elsewhere(self) -> bool:
         """Whether the work goes to a cluster that already runs."""
-        return bool(self.scheduler or self.scheduler_file)
+        return bool(self.dask_scheduler or self.dask_scheduler_file)
 
     def here(self, n_tasks: int) -> bool:
         """Whether this process does the work itself: one task needs no cluster."""
@@ -92,13 +92,16 @@ def run(
     Parameters
     ----------
     work : callable
-        A module-level function; it must not raise.
+        A module-level function. A `BidsAppError` that it raises ends the run with the same line wherever it runs;
+        it must not raise anything else.
     workers : Workers
     lost : callable
         Makes the result of a task whose process died twice, from the task and the reason.
 
     Raises
     ------
+    BidsAppError
+        As ``work`` does.
     MissingInputError
         No scheduler answers.
     UsageError
@@ -124,7 +127,10 @@ def run(
             if future.status == "finished":
                 yield future.result()
             elif future.status == "error":
-                yield lost(futures[future], _reason(future.exception(), memory))
+                error = future.exception()
+                if isinstance(error, BidsAppError):
+                    raise error
+                yield lost(futures[future], _reason(error, memory))
             else:
                 yield lost(futures[future], "the Dask scheduler is gone")
             future.release()
@@ -161,11 +167,12 @@ def _client(workers: Workers, n_tasks: int, stack: ExitStack) -> tuple[Any, str]
 def _connected(workers: Workers, stack: ExitStack) -> Any:
     from distributed import Client
 
-    where = workers.scheduler or str(workers.scheduler_file)
+    where = workers.dask_scheduler or str(workers.dask_scheduler_file)
     try:
-        if workers.scheduler_file and not workers.scheduler_file.exists():
+        file = workers.dask_scheduler_file
+        if file and not file.exists():
             raise OSError("no such file")
-        asked = {"scheduler_file": str(workers.scheduler_file)} if workers.scheduler_file else {"address": where}
+        asked = {"scheduler_file": str(file)} if file else {"address": where}
         client = stack.enter_context(Client(**asked, timeout=CONNECT_SECONDS))
     except (OSError, TimeoutError, ValueError) as error:
         reason = " ".join(str(error).split())[:160]

@@ -21,8 +21,8 @@ from bids_app.model import norms, storage
 from bids_app.recommended.features import projection
 from bids_app.records.cohort import Threshold
 from bids_app.records.need import need
-from bids_app.records.recommended import Calibration, Kind, LinearModel, Seen, Setting
-from bids_app.records.results import Purpose, StoredLinear
+from bids_app.records.recommended import Calibration, Kind, LinearModel, Purpose, Seen, Setting
+from bids_app.records.results import LinearPredictor, StoredLinear
 
 KIND, FORMAT = "linear", 1
 ARRAYS = "model.npz"
@@ -43,7 +43,7 @@ def is_linear(folder: Path) -> bool:
     return path.exists() and path.stat().st_size <= storage.MOST_BYTES and formats.read_json(path).get("kind") == KIND
 
 
-def save(stored: StoredLinear, folder: Path, training: Mapping[str, object]) -> StoredLinear:
+def save(stored: LinearPredictor, folder: Path, training: Mapping[str, object]) -> StoredLinear:
     """Write a model, and return it as `load` would; ``training`` says what should be known of the training data."""
     model, by, levels = stored.model, stored.calibration, stored.purpose.levels
     numbers = {

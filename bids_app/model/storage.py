@@ -25,7 +25,8 @@ from bids_app.image.atlas import brain_grid, on_grid
 from bids_app.learning.classifier import decide, squared_distances
 from bids_app.model import norms
 from bids_app.records.cohort import Model, Threshold
-from bids_app.records.results import Purpose, StoredModel
+from bids_app.records.recommended import Purpose
+from bids_app.records.results import StoredModel
 
 FORMAT = 2  # 1 held its arrays in the format of skops
 RULE = "belief > threshold inside the brain mask; normalised to 3 mm, linear; lesion where at least 0.5"

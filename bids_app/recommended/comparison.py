@@ -41,19 +41,6 @@ def draw(positive: np.ndarray, participants: np.ndarray, n_draws: int, seed: int
     return Draws(*(rng.multinomial(n, np.full(n, 1 / n), size=n_draws).astype(float) for n in counts))
 
 
-def auc_within_folds(decisions: np.ndarray, fold: np.ndarray, positive: np.ndarray) -> float:
-    """Return pairs won over pairs of the same fold, ties one half, summed over repeats and folds; (R, N) each.
-
-    Examples
-    --------
-    >>> auc_within_folds(np.array([[1.0, 0, 9, 8]]), np.array([[0, 0, 1, 1]]), np.array([True, False, True, False]))
-    1.0
-    """
-    person = np.arange(len(positive))
-    won, pairs = _pairs(decisions, fold, positive, person, np.asarray(positive))
-    return float(won.sum() / pairs.sum())
-
-
 def sample(found: OutOfFold, positive: np.ndarray, participants: np.ndarray, draws: Draws) -> dict[str, Sampled]:
     """Return every measure of a recipe with its bootstrap draws.
 

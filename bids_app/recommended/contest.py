@@ -9,7 +9,7 @@ import numpy as np
 from bids_app.learning.division import by_participant
 from bids_app.recommended import calibration, comparison
 from bids_app.recommended.comparison import Draws, Sampled
-from bids_app.records.cohort import Fold, Measure
+from bids_app.records.cohort import Measure
 from bids_app.records.recommended import Brier, Contest, OutOfFold, Row, Sets, Told
 
 
@@ -18,8 +18,8 @@ def judge(
     seconds: Mapping[str, float],
     reference: str,
     people: tuple[np.ndarray, np.ndarray, np.ndarray],
-    outer: Sequence[Sequence[Fold]],
     draws: Draws,
+    beside: Sequence[Row] = (),
 ) -> Contest:
     """Return the contest of recipes on shared folds; the first one is told more of.
 
@@ -31,8 +31,9 @@ def judge(
         The recipe that the others are compared with.
     people : (ndarray of bool, ndarray of str, ndarray of bool), shapes (N,)
         Labels, participants, and which scans have no lesion.
-    outer : repeats of folds
     draws : Draws
+    beside : sequence of Row
+        Rows of other folds: they stand below, and cannot win.
     """
     positive, participants, lesion_free = people
     sampled = {name: comparison.sample(each, positive, participants, draws) for name, each in found.items()}
@@ -48,7 +49,8 @@ def judge(
     shown = winner.difference is not None and winner.difference.low > 0
     first = next(iter(found.values()))
     said = tell(first, positive, participants, lesion_free, draws)
-    return Contest(tuple(rows), dict(found), said, reference, winner.name, shown, len(outer[0]), len(outer))
+    folds, repeats = int(first.fold.max()) + 1, len(first.fold)
+    return Contest((*rows, *beside), dict(found), said, reference, winner.name, shown, folds, repeats)
 
 
 def tell(

@@ -61,7 +61,7 @@ class Several:
         Mean over groups of the share of scans called right.
     confusion : ndarray of float, shape (G, G)
         Scans of a group (row) called another (column), mean over repeats.
-    n_folds : int
+    nested_folds : int
     """
 
     names: tuple[str, ...]
@@ -71,7 +71,7 @@ class Several:
     macro_auc: Measure
     balanced_accuracy: Measure
     confusion: np.ndarray
-    n_folds: int
+    nested_folds: int
 
 
 @dataclass(frozen=True)

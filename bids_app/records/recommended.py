@@ -226,7 +226,7 @@ class Contest:
         The row of the highest AUC among those on the shared folds.
     shown : bool
         Whether its difference to the reference is shown: zero lies outside its interval.
-    n_folds, repeats : int
+    nested_folds, repeats : int
     """
 
     rows: tuple[Row, ...]
@@ -235,7 +235,7 @@ class Contest:
     reference: str
     winner: str
     shown: bool
-    n_folds: int
+    nested_folds: int
     repeats: int
 
 
@@ -262,21 +262,43 @@ class Seen:
 
 
 @dataclass(frozen=True)
+class Permutation:
+    """A permutation test: the observed statistic, those of permuted labels, and p."""
+
+    statistic: str
+    observed: float
+    p: float
+    values: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Purpose:
+    """What a model tells apart, and by which lesion maps.
+
+    ``levels`` are the names of the positive and of the negative group, ``threshold`` and ``lesion_map`` those of the
+    maps it was trained on and must be used with, and ``norm`` what these were measured against where that is of its own
+    cohort.
+    """
+
+    levels: tuple[str, str]
+    threshold: Threshold
+    lesion_map: str
+    norm: CohortNorm | None = None
+
+
+@dataclass(frozen=True)
 class Recommended:
     """The recommended recipe trained on the whole cohort, and how it did out of fold.
 
-    ``lesion_map`` names the maps it saw, at this threshold; ``norm`` is what they were measured against where that is
-    the cohort's own. ``contest`` is None where no nested cross-validation was asked for; ``further`` holds what was
-    asked for beside it.
+    ``purpose`` names the maps it saw. ``contest`` is None where no nested cross-validation was asked for, and
+    ``permutation`` where no permutations were; ``further`` holds what was asked for beside it.
     """
 
-    lesion_map: str
-    threshold: Threshold
+    purpose: Purpose
     model: LinearModel
     calibration: Calibration
     seen: Seen
     thresholds: dict[str, float]
-    contest: Contest | None
-    permuted_auc: tuple[float, ...] = ()
+    contest: Contest | None = None
+    permutation: Permutation | None = None
     further: Further = field(default_factory=Further)
-    norm: CohortNorm | None = None

@@ -17,11 +17,9 @@ from bids_app.records.cohort import (
     Performance,
     Ranking,
     SweepResult,
-    Threshold,
 )
-from bids_app.records.lesions import CohortNorm
 from bids_app.records.need import need
-from bids_app.records.recommended import Calibration, LinearModel, Recommended, Seen
+from bids_app.records.recommended import Calibration, LinearModel, Permutation, Purpose, Recommended, Seen
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -189,16 +187,6 @@ class Nested:
 
 
 @dataclass(frozen=True)
-class Permutation:
-    """The permutation test: the observed statistic, those of permuted labels, and p."""
-
-    statistic: str
-    observed: float
-    p: float
-    values: tuple[float, ...]
-
-
-@dataclass(frozen=True)
 class Notes:
     """What a reader must know of the input, by name and reason.
 
@@ -239,21 +227,6 @@ class GroupResult:
 
 
 @dataclass(frozen=True)
-class Purpose:
-    """What a model tells apart, and by which lesion maps.
-
-    ``levels`` are the names of the positive and of the negative group, ``threshold`` and ``lesion_map`` those of the
-    maps it was trained on and must be used with, and ``norm`` what these were measured against where that is of its own
-    cohort.
-    """
-
-    levels: tuple[str, str]
-    threshold: Threshold
-    lesion_map: str
-    norm: CohortNorm | None = None
-
-
-@dataclass(frozen=True)
 class StoredModel:
     """A trained model as read from its folder, with what is needed to use it on new scans.
 
@@ -286,8 +259,8 @@ class StoredModel:
 
 
 @dataclass(frozen=True)
-class StoredLinear:
-    """A trained model of the recommended recipe as read from its folder, with what is needed to use it on new scans.
+class LinearPredictor:
+    """A trained model of the recommended recipe with what is needed to use it on new scans.
 
     Attributes
     ----------
@@ -297,10 +270,6 @@ class StoredLinear:
     purpose : Purpose
     prevalence, coverage : float
         Of its probabilities and conformal sets.
-    training : dict
-        What is known of the training data.
-    digest : str
-        SHA-256 of the model: equal digest, equal model; empty before it is stored.
     """
 
     model: LinearModel
@@ -309,8 +278,22 @@ class StoredLinear:
     purpose: Purpose
     prevalence: float
     coverage: float
-    training: dict[str, object]
-    digest: str = ""
 
     def __post_init__(self) -> None:
         need(0 < self.prevalence < 1 and 0 < self.coverage < 1, "prevalence and coverage must be shares")
+
+
+@dataclass(frozen=True)
+class StoredLinear(LinearPredictor):
+    """The same as read from its folder.
+
+    Attributes
+    ----------
+    training : dict
+        What is known of the training data.
+    digest : str
+        SHA-256 of the model: equal digest, equal model.
+    """
+
+    training: dict[str, object]
+    digest: str

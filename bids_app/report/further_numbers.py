@@ -29,11 +29,14 @@ def facts(found: Further) -> dict[str, Any]:
     }
 
 
-def measure(found: Measure) -> dict[str, object]:
-    """Return a measure with its interval over participants."""
+def measure(found: Measure, over_scans: Measure | None = None) -> dict[str, object]:
+    """Return a measure with its interval over participants and, where it is given, over scans."""
     ends = [found.low, found.high]
-    return {"value": found.value, "interval": ends, "method": found.method,
-            "interval_participants": ends, "method_participants": found.method}  # fmt: skip
+    parts: dict[str, object] = {"value": found.value, "interval": ends, "method": found.method,
+                                "interval_participants": ends, "method_participants": found.method}  # fmt: skip
+    if over_scans is not None:
+        parts |= {"interval_scans": [over_scans.low, over_scans.high], "method_scans": over_scans.method}
+    return parts
 
 
 def _acute(found: Acute) -> dict[str, object]:
@@ -64,5 +67,5 @@ def _several(found: Several) -> dict[str, object]:
             name: dict(zip(found.names, map(float, row), strict=True))
             for name, row in zip(found.names, found.confusion, strict=True)
         },
-        "n_folds": found.n_folds,
+        "nested_folds": found.nested_folds,
     }

@@ -11,7 +11,8 @@ from bids_app.files.formats import plain
 from bids_app.learning import measures
 from bids_app.options import PUBLISHED_THRESHOLD
 from bids_app.records.cohort import Cell, Cohort, Measure, Performance
-from bids_app.records.results import Agreement, Evaluation, GroupResult, Nested, Permutation, RaterTable
+from bids_app.records.recommended import Permutation
+from bids_app.records.results import Agreement, Evaluation, GroupResult, Nested, RaterTable
 from bids_app.report import recommended_numbers
 
 MEASURES = ("auc", "accuracy", "sensitivity", "specificity")

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from bids_app.learning import measures, roc
 from bids_app.recommended.calibration import moved
 from bids_app.records.cohort import Cohort, Measure
-from bids_app.records.recommended import Contest, OutOfFold, Recommended, Row, Sets, Setting
+from bids_app.records.recommended import Contest, OutOfFold, Permutation, Recommended, Row, Sets, Setting
 from bids_app.report import further_numbers
 from bids_app.report.further_numbers import measure
 
@@ -37,8 +39,8 @@ def metrics(found: Recommended | None, positive: np.ndarray, asked: dict[str, An
 def _recommended(found: Recommended, positive: np.ndarray, asked: dict[str, Any]) -> dict[str, object]:
     by = found.calibration
     about: dict[str, object] = {
-        "lesion_map": found.lesion_map,
-        "norm_participants": found.norm.people if found.norm else None,
+        "lesion_map": found.purpose.lesion_map,
+        "norm_participants": found.purpose.norm.people if found.purpose.norm else None,
         "chosen": [_setting(each) for each in found.model.settings],
         "participants_prevalence": by.prevalence,
         "prevalence": asked.get("prevalence") or by.prevalence,
@@ -59,8 +61,15 @@ def _recommended(found: Recommended, positive: np.ndarray, asked: dict[str, Any]
         },
         "conformal": {"asked": asked.get("coverage"), **{name: _sets(each) for name, each in told.sets.items()}},
         "lesion_free": told.lesion_free,
-        "permuted_auc": found.permuted_auc,
+        **_permutation(found.permutation),
     }
+
+
+def _permutation(found: Permutation | None) -> dict[str, object]:
+    """Return the AUCs of permuted labels, that of the labels as they are on the same folds, and p."""
+    if found is None:
+        return {"permuted_auc": [], "permutation_observed": None, "permutation_p": None}
+    return {"permuted_auc": found.values, "permutation_observed": found.observed, "permutation_p": found.p}
 
 
 def _comparison(found: Recommended) -> dict[str, object]:
@@ -76,7 +85,7 @@ def _comparison(found: Recommended) -> dict[str, object]:
     }
     about: dict[str, object] = {"reference": contest.reference, "winner": contest.winner}
     about["difference_shown"] = contest.shown
-    return {**about, "n_folds": contest.n_folds, "repeats": contest.repeats, "rows": rows}
+    return {**about, "nested_folds": contest.nested_folds, "repeats": contest.repeats, "rows": rows}
 
 
 def tables(found: Recommended | None, cohort: Cohort, asked: dict[str, Any]) -> dict[str, pd.DataFrame]:
@@ -93,8 +102,8 @@ def facts(found: Recommended | None, asked: dict[str, Any]) -> dict[str, object]
         return None
     contest = found.contest
     about: dict[str, object] = {
-        "lesion_map": found.lesion_map,
-        "norm_participants": found.norm.people if found.norm else None,
+        "lesion_map": found.purpose.lesion_map,
+        "norm_participants": found.purpose.norm.people if found.purpose.norm else None,
         "machines": len(found.model.settings),
         "participants_prevalence": found.calibration.prevalence,
         "prevalence": asked.get("prevalence"),
@@ -103,8 +112,9 @@ def facts(found: Recommended | None, asked: dict[str, Any]) -> dict[str, object]
     }
     if contest:
         area = contest.rows[0].measures["auc"]
-        about |= {"folds": contest.n_folds, "repeats": contest.repeats, "auc": area.value, "winner": contest.winner,
-                  "shown": contest.shown, "rows": [row.name for row in contest.rows]}  # fmt: skip
+        about |= {"folds": contest.nested_folds, "repeats": contest.repeats, "auc": area.value,
+                  "winner": contest.winner, "shown": contest.shown}  # fmt: skip
+        about["rows"] = [row.name for row in contest.rows]
         about |= further_numbers.facts(found.further)
     return about
 
@@ -118,13 +128,41 @@ def _nested(row: Row, found: OutOfFold, positive: np.ndarray, contest: Contest) 
         "fp": (called & ~positive).sum() / n,
     }
     folds = [[_setting(each) for each in chosen] for chosen in found.chosen if isinstance(chosen, tuple)]
+    over_scans, pooled = _over_scans(found, positive)
     return {
-        **_measures(row.measures),
+        **{key: measure(each, over_scans.get(key)) for key, each in row.measures.items()},
         "confusion": counts,
-        "n_folds": contest.n_folds,
+        "auc_pooled_over_folds": _plain(pooled),
+        "nested_folds": contest.nested_folds,
         "repeats": n,
         "folds": folds,
     }
+
+
+def _over_scans(found: OutOfFold, positive: np.ndarray) -> tuple[dict[str, Measure], Measure]:
+    """Return measures with intervals over scans, and the AUC of all pairs of scans: means over the repeats.
+
+    Of one repeat they are those of the leakage-free recipe's nested cross-validation.
+    """
+    whole = [measures.performance(positive, values) for values in found.decisions]
+    areas = [roc.auc_within(positive, *each) for each in zip(found.decisions, found.fold, strict=True)]
+    calls = {key: [getattr(each, key) for each in whole] for key in ("accuracy", "sensitivity", "specificity")}
+    pooled = _mean([roc.auc(positive, values) for values in found.decisions])
+    return {"auc": _mean(areas), **{key: _mean(each) for key, each in calls.items()}}, pooled
+
+
+def _mean(found: Sequence[Measure]) -> Measure:
+    """Return the mean of a measure's value and interval over repeats; wide, since repeats share their scans."""
+    value, low, high = (float(np.mean([getattr(each, end) for each in found])) for end in ("value", "low", "high"))
+    method = found[0].method if len(found) == 1 else f"{found[0].method}, mean over {len(found)} repeats"
+    return Measure(value, low, high, method)
+
+
+def _plain(found: Measure) -> dict[str, object]:
+    """Return a measure that has an interval over scans only."""
+    ends = [found.low, found.high]
+    return {"value": found.value, "interval": ends, "method": found.method,
+            "interval_scans": ends, "method_scans": found.method}  # fmt: skip
 
 
 def _setting(setting: Setting) -> dict[str, object]:

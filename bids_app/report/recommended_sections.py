@@ -7,7 +7,7 @@ import re
 from typing import Any
 
 from bids_app.records.cohort import Measure
-from bids_app.records.recommended import Contest, Recommended, Row
+from bids_app.records.recommended import Contest, Permutation, Recommended, Row
 from bids_app.report import further_sections
 from bids_app.report.group_sections import num, percent, signed, span
 
@@ -22,6 +22,8 @@ THRESHOLDS = {
     "sensitivity": "sensitivity asked for",
 }
 MEANING = {  # rows that need a word
+    "published": "the best voxel count on its own test set; without out-of-fold values to make probabilities of it has "
+    "no Brier score",
     "leakage-free": "the published classifier, everything chosen inside the training part",
     "lesion volume": "logistic regression on the log of the lesion volume",
     "recommended, belief": "the recommended recipe on belief above the norm of its place instead of lesions",
@@ -46,8 +48,8 @@ def section(found: Recommended, levels: tuple[str, str], asked: dict[str, Any]) 
     by, contest = found.calibration, found.contest
     about: dict[str, object] = {
         "contest": contest is not None,
-        "lesion_map": found.lesion_map,
-        "own_norm": found.norm is not None,
+        "lesion_map": found.purpose.lesion_map,
+        "own_norm": found.purpose.norm is not None,
         "participants_prevalence": percent(by.prevalence),
         "prevalence": percent(asked.get("prevalence") or by.prevalence),
         "given": asked.get("prevalence") is not None,
@@ -69,13 +71,14 @@ def section(found: Recommended, levels: tuple[str, str], asked: dict[str, Any]) 
         "winner": contest.winner,
         "stored": _stored(contest),
         "verdict": _verdict(contest),
-        "n_folds": contest.n_folds,
+        "nested_folds": contest.nested_folds,
         "repeats": contest.repeats,
         "brier": [num(each) for each in (score.value, score.uncertainty, score.skill, score.reliability,
                                          score.resolution, score.within)],
         "thresholds": [_threshold(name, found, each) for name, each in contest.told.thresholds.items()],
         "sets": _sets(contest),
         "lesion_free": _lesion_free(contest, levels),
+        "permutation": _permutation(found.permutation),
     }  # fmt: skip
 
 
@@ -128,6 +131,16 @@ def _verdict(contest: Contest) -> str:
     return (
         f"The highest AUC is that of {contest.winner}, but no difference to {contest.reference} is shown{size}: "
         "the interval holds zero."
+    )
+
+
+def _permutation(found: Permutation | None) -> str:
+    """Say what the permutation test of the recommended recipe found."""
+    if found is None:
+        return ""
+    return (
+        f"{len(found.values)} permutations of the recommended recipe's labels, by participant inside the folds of the "
+        f"first repeat, against its AUC of {num(found.observed)} there: p = {num(found.p)}."
     )
 
 

@@ -82,10 +82,20 @@ def judged(
     participants: np.ndarray,
     outer: Sequence[Sequence[Fold]],
     parts: Sequence[Sequence[Part]],
-    n_draws: int,
-    seed: int,
+    counts: np.ndarray,
 ) -> Several:
-    """Return how well groups are told apart, with intervals by bootstrap over participants within groups."""
+    """Return how well groups are told apart, with intervals by bootstrap over participants within groups.
+
+    Parameters
+    ----------
+    names : sequence of str
+        G groups.
+    groups, participants : ndarray, shape (N,)
+        Number of each scan's group, and whose scan it is.
+    outer, parts : repeats of folds, and what each fold gave
+    counts : ndarray of float, shape (B, P)
+        Of `draw`.
+    """
     shape = (len(names), len(outer), len(groups))
     decisions, chance, fold = np.zeros(shape), np.zeros(shape), np.zeros(shape[1:], int)
     for r, (repeat, found) in enumerate(zip(outer, parts, strict=True)):
@@ -93,7 +103,6 @@ def judged(
             decisions[:, r, each.validate], chance[:, r, each.validate] = part.decisions, part.probability
             fold[r, each.validate] = number
     _, person, own = by_participant(groups, participants)
-    counts = _draws(own, n_draws, seed)
     areas = {}
     for group, name in enumerate(names):
         out = OutOfFold(name, decisions[group], fold, chance[group])
@@ -101,8 +110,7 @@ def judged(
         areas[name] = comparison.sample(out, groups == group, participants, draws)["auc"]
     called = np.argmax(chance, axis=0)
     recalls = _recalls(called == groups, person, own, counts, len(names))
-    method = f"bootstrap over participants within groups, {n_draws} draws"
-    every = range(len(names))
+    method = f"bootstrap over participants within groups, {len(counts)} draws"
     every = range(len(names))
     confusion = np.array([[np.sum((groups == a) & (called == b)) for b in every] for a in every])
     return Several(
@@ -113,12 +121,13 @@ def judged(
         macro_auc=comparison.measure(_mean(list(areas.values())), method),
         balanced_accuracy=comparison.measure(_mean(recalls), method),
         confusion=confusion / len(outer),
-        n_folds=len(outer[0]),
+        nested_folds=len(outer[0]),
     )
 
 
-def _draws(own: np.ndarray, n_draws: int, seed: int) -> np.ndarray:
+def draw(groups: np.ndarray, participants: np.ndarray, n_draws: int, seed: int) -> np.ndarray:
     """Return how often each participant (B, P) is drawn, with replacement within its group."""
+    _, _, own = by_participant(groups, participants)
     rng, counts = np.random.default_rng(seed), np.zeros((n_draws, len(own)))
     for group in np.unique(own):
         members = np.flatnonzero(own == group)
