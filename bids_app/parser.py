@@ -39,11 +39,7 @@ def parser() -> argparse.ArgumentParser:
         dashed = "--" + item.name.replace("_", "-")
         spellings = [*about["aliases"], dashed, "--" + item.name] if "_" in item.name else [*about["aliases"], dashed]
         default = item.default_factory() if item.default_factory is not MISSING else item.default
-        shown = (
-            ""
-            if default is None or default is False or default == () or "default" in about["help"]
-            else f" (default: {default})"
-        )
+        shown = "" if default is None or default is False or default == () else f" (default: {default})"
         sections[section].add_argument(
             *spellings, dest=item.name, default=default, help=about["help"] + shown, **about["parser"]
         )

@@ -219,7 +219,11 @@ def test_another_threshold_redoes_the_lesion_maps_only(
     shutil.copytree(done, output)
     words = (tiny[0], output, "participant", "--skip-bids-validation", "--participant-label", scan.participant)
     before = {key: (output / scan.output(key)).stat().st_mtime_ns for key in OUTPUTS}
+    mark = marks.mark_path(output, scan.name)
+    formats.write_json(mark, formats.read_json(mark) | {"lesion_warnings": ["of the threshold before"]})
     assert run_app(*words, "--lesion-threshold", 0.25) == 0
+    assert formats.read_json(mark)["lesion_warnings"] == []
+    assert formats.read_json(mark)["warnings"] == formats.read_json(marks.mark_path(done, scan.name))["warnings"]
     again = {key for key in OUTPUTS if (output / scan.output(key)).stat().st_mtime_ns != before[key]}
     assert again == {"lesion", "cleaned", "lesion_mni", "cleaned_mni"}
     assert sidecar(output, scan, "lesion")["Threshold"] == 0.25

@@ -63,8 +63,8 @@ def read_mark(output_dir: Path, scan: str) -> Summary | None:
             Check(**{key: item[key] for key in ("name", "value", "unit", "low", "high", "meaning")})
             for item in content["checks"]
         )
-        for key in ("warnings", "outputs"):
-            content[key] = tuple(content[key])
+        for key in ("warnings", "lesion_warnings", "outputs"):
+            content[key] = tuple(content.get(key, ()))
         content["origin"] = Origin(**content["origin"])
         return Summary(**content)
     except (BidsAppError, TypeError, KeyError):

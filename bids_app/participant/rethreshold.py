@@ -12,7 +12,6 @@ from bids_app.files import formats
 from bids_app.image import registration
 from bids_app.image.geometry import Frame
 from bids_app.lesions.kinds import PREFIXES
-from bids_app.lesions.maps import WARNINGS
 from bids_app.participant import marks, transforms
 from bids_app.records.scan import Alignment, Anatomy, Belief, Fit, Moments, Pose, Summary, Tissues, Volume
 
@@ -65,6 +64,6 @@ def restored(scan: Scan, frame: Frame, output_dir: Path, mark: Summary, folder: 
         ),
         warped=None,
         checks=tuple(check for check in mark.checks if check.name != "share_over_threshold"),
-        warnings=tuple(line for line in mark.warnings if line not in WARNINGS),
+        warnings=mark.warnings,
         measures={key: value for key, value in mark.measures.items() if not key.startswith(PREFIXES)},
     )

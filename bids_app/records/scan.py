@@ -208,7 +208,8 @@ class Summary:
         Name without suffix, such as ``sub-01_ses-1``.
     origin : Origin
     checks : tuple of Check
-    warnings : tuple of str
+    warnings, lesion_warnings : tuple of str
+        Those that no threshold changes, and those of the lesion maps.
     measures : dict
         Numbers by name (``lesion_volume_ml``, ``lesion_count``, ``belief_sd``, ...).
     outputs : tuple of str
@@ -225,6 +226,7 @@ class Summary:
     measures: dict[str, float]
     outputs: tuple[str, ...]
     figures: dict[str, str]
+    lesion_warnings: tuple[str, ...] = ()  # marks of earlier versions hold all in ``warnings``
 
 
 @dataclass(frozen=True)
