@@ -21,10 +21,10 @@ from bids_app.files import formats
 from bids_app.image import atlas, lesion
 from bids_app.machine.process import Workplace
 from bids_app.parser import parse
-from bids_app.participant import marks
+from bids_app.participant import marks, reports
 from bids_app.participant.recipe import write_reports
 from bids_app.participant.worker import Task
-from bids_app.records.scan import Failure
+from bids_app.records.scan import Outcome
 from bids_app.report import assets
 
 Run = Callable[..., int]
@@ -267,6 +267,16 @@ def test_a_scan_with_a_file_missing_or_a_broken_mark_is_not_finished(tiny: Place
         assert not finished(scan, raw, output)
 
 
+def test_the_summary_of_this_run_is_not_read_again_for_the_report(tiny: Places, done: Path, tmp_path: Path) -> None:
+    output, scan = tmp_path / "out", scans_of(tiny[0])[0]
+    shutil.copytree(done, output)
+    summary = marks.read_mark(output, scan.name)
+    assert summary is not None and summary.scan == scan
+    marks.mark_path(output, scan.name).write_text("no mark")
+    assert reports.finished(output, {scan.participant}, [summary]) == {scan.participant: (summary,)}
+    assert reports.finished(output, {scan.participant}) == {scan.participant: ()}
+
+
 # -- reports -------------------------------------------------------------------------------------
 
 
@@ -311,7 +321,7 @@ def test_reports_escape_what_scans_say(tiny: Places, done: Path, tmp_path: Path)
     content["warnings"], content["origin"]["source"] = [f"warned {evil}"], f"{evil}.nii.gz"
     formats.write_json(mark, content)
     options = parse([str(tiny[0]), str(output), "participant", "--report-viewer", "none"])
-    write_reports(options, [scan], [Failure(scan.name, f"failed {evil}")])
+    write_reports(options, [scan], [Outcome(scan, "failed", f"failed {evil}", 0.0)])
     text = (output / f"{scan.participant}.html").read_text(encoding="utf-8")
     assert text.count("&lt;script&gt;") >= 2
     assert "<script" not in text

@@ -6,6 +6,7 @@ import re
 
 import pytest
 
+from bids_app.bids.names import Scan
 from bids_app.records.scan import Check, Failure, Origin, Summary
 from bids_app.report import page as report
 
@@ -25,7 +26,7 @@ FACTS = {
 def summary(name: str, lesions: int = 3) -> Summary:
     measures = {"brain_volume_ml": 1400.0, "lesion_volume_ml": 2.5, "cleaned_volume_ml": 1.0, "cleaned_count": 1}
     return Summary(
-        scan=name,
+        scan=Scan.named(name),
         origin=Origin(f"sub-01/{EVIL}.nii.gz", "d", "a", {"lesion_threshold": 0.32}, {"numpy": EVIL}, {"tissues": 1.5}),
         checks=(Check("coverage", 0.5, "share", 0.97, 1.0, f"meaning {EVIL}"),),
         warnings=(f"warning {EVIL}",),
@@ -38,7 +39,7 @@ def summary(name: str, lesions: int = 3) -> Summary:
 def page(lesions: int = 3) -> str:
     images = {"sub-01": dict.fromkeys(report.CAPTIONS, b"\x89PNG")}
     rows = [{"scan": EVIL, "prediction": "RRMS", "decision_value": 0.5}]
-    failures = [Failure("sub-01_ses-2", f"line {EVIL}")]
+    failures = [Failure(Scan.named("sub-01_ses-2"), f"line {EVIL}")]
     method = report.method_html(report.method_text("participant", FACTS))
     return report.participant_page("sub-01", [summary("sub-01", lesions)], images, failures, method, "1.2.3", rows)
 

@@ -203,6 +203,14 @@ class Scan:
         row = row_of(key)
         return f"{self.folder}/{build_name({**dict(self.entities), **dict(row.entities)}, row.suffix, row.extension)}"
 
+    def figure(self, key: str) -> str:
+        """Return the path of a picture for people, relative to the output directory.
+
+        >>> Scan.named("sub-01_ses-1").figure("belief")
+        'sub-01/figures/sub-01_ses-1_desc-belief_FLAIR.png'
+        """
+        return f"{self.participant}/figures/{self.name}_desc-{key}_FLAIR.png"
+
 
 def build_name(entities: Mapping[str, str], suffix: str, extension: str) -> str:
     """Return a BIDS file name; the inverse of `parse_name`.

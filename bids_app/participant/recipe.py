@@ -129,9 +129,9 @@ def process(options: Options, scans: Sequence[Scan], place: Workplace) -> list[O
     if model:
         finished = [outcome.scan for outcome in outcomes if outcome.status != "failed"]
         _predict(options, model, sorted(finished, key=lambda scan: scan.path), place.work_dir)
-    failures = [Failure(o.scan.name, o.line) for o in outcomes if o.status == "failed"]
-    formats.write_json(place.log_file.parent / "failures.json", {f.scan: f.line for f in failures})
-    write_reports(options, scans, failures)
+    failures = {outcome.scan.name: outcome.line for outcome in outcomes if outcome.status == "failed"}
+    formats.write_json(place.log_file.parent / "failures.json", failures)
+    write_reports(options, scans, outcomes)
     return outcomes
 
 
@@ -212,12 +212,17 @@ def write_dataset_files(output: Path, bids_dir: Path) -> None:
     )
 
 
-def write_reports(options: Options, scans: Sequence[Scan], failures: Sequence[Failure]) -> list[Path]:
-    """Write ``sub-X.html`` of every participant touched, and the method text; return the reports' paths."""
+def write_reports(options: Options, scans: Sequence[Scan], outcomes: Sequence[Outcome]) -> list[Path]:
+    """Write ``sub-X.html`` of every participant touched, and the method text; return the reports' paths.
+
+    ``outcomes`` are those of this run; of other finished scans the marks are read.
+    """
     from bids_app.participant import index, reports  # matplotlib takes a second to import: only where it is needed
 
     output = options.output_dir
-    finished = reports.finished(output, {scan.participant for scan in scans})
+    failures = [Failure(outcome.scan, outcome.line) for outcome in outcomes if outcome.status == "failed"]
+    known = [outcome.summary for outcome in outcomes if outcome.status != "failed" and outcome.summary]
+    finished = reports.finished(output, {scan.participant for scan in scans}, known)
     texts = report.method_text("participant", _facts(finished, scans))
     formats.write_text(output / "logs" / "CITATION.md", texts)
     formats.write_text(output / "logs" / "CITATION.bib", report.bibliography())
@@ -228,7 +233,7 @@ def write_reports(options: Options, scans: Sequence[Scan], failures: Sequence[Fa
             participant=participant,
             summaries=summaries,
             output=output.absolute(),
-            failures=tuple(f for f in failures if f.scan.split("_")[0] == participant),
+            failures=tuple(f for f in failures if f.scan.participant == participant),
             predictions=tuple(row for row in predictions if row["participant_id"] == participant),
             method_html=method,
             viewer=options.report_viewer,
@@ -252,12 +257,12 @@ def _predictions(output: Path) -> list[dict[str, object]]:
 
 def _facts(finished: Mapping[str, Sequence[Summary]], scans: Sequence[Scan]) -> dict[str, Any]:
     names = {scan.name for scan in scans}
-    summaries = [summary for each in finished.values() for summary in each if summary.scan in names]
+    summaries = [summary for each in finished.values() for summary in each if summary.scan.name in names]
     return {
         "version": __version__,
         "software": software.software("participant"),
         "n_scans": len(summaries),
-        "n_participants": len({s.scan.split("_")[0] for s in summaries}),
+        "n_participants": len({summary.scan.participant for summary in summaries}),
         "lesion_threshold": summaries[0].origin.parameters["lesion_threshold"] if summaries else None,
         "random_seed": summaries[0].origin.parameters["random_seed"] if summaries else None,
     }

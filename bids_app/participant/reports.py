@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,8 +46,8 @@ def write(task: Task) -> Path:
     summaries = task.summaries
     for summary in summaries:
         index.write_picture(task.output, summary.scan)
-    images = {summary.scan: _images(task.output, task.participant, summary) for summary in summaries}
-    views = {s.scan: view for s in summaries if (view := view_of(task.output, s.scan, task.viewer))}
+    images = {summary.scan.name: _images(task.output, summary) for summary in summaries}
+    views = {s.scan.name: view for s in summaries if (view := view_of(task.output, s.scan, task.viewer))}
     page = report.participant_page(
         task.participant, summaries, images, task.failures, task.method_html, __version__, task.predictions, views
     )
@@ -56,9 +56,9 @@ def write(task: Task) -> Path:
     return path
 
 
-def _images(output: Path, participant: str, summary: Summary) -> dict[str, bytes]:
+def _images(output: Path, summary: Summary) -> dict[str, bytes]:
     """Return the figures of a scan, and that of a prediction's reasons where there is one."""
-    paths = {**summary.figures, "reasons": f"{participant}/figures/{summary.scan}_desc-reasons_FLAIR.png"}
+    paths = {**summary.figures, "reasons": summary.scan.figure("reasons")}
     return {key: (output / path).read_bytes() for key, path in paths.items() if (output / path).is_file()}
 
 
@@ -67,24 +67,31 @@ def lost(task: Task, reason: str) -> Path:
     raise WriteFailedError(f"the report of {task.participant} was not written ({reason})", task.output, "run again")
 
 
-def finished(output: Path, participants: Collection[str]) -> dict[str, tuple[Summary, ...]]:
-    """Return the finished scans of each participant, also those of earlier runs; every mark is read once."""
+def finished(
+    output: Path, participants: Collection[str], known: Sequence[Summary] = ()
+) -> dict[str, tuple[Summary, ...]]:
+    """Return the finished scans of each participant, also those of earlier runs.
+
+    ``known`` are summaries of this run; the marks of other scans are read, each once.
+    """
+    told = {summary.scan.name: summary for summary in known}
     found: dict[str, list[Summary]] = {name: [] for name in participants}
     for path in sorted((output / "logs" / "scans").glob("sub-*.json")):
         participant = path.stem.split("_")[0]
-        summary = marks.read_mark(output, path.stem) if participant in found else None
+        if participant not in found:
+            continue
+        summary = told.get(path.stem) or marks.read_mark(output, path.stem)
         if summary and all((output / place).is_file() for place in summary.figures.values()):
             found[participant].append(summary)
     return {name: tuple(summaries) for name, summaries in found.items()}
 
 
-def view_of(output: Path, name: str, viewer: str) -> str:
+def view_of(output: Path, scan: Scan, viewer: str) -> str:
     """Return the viewer's data of a scan, or nothing where it is not wanted or its images were not kept."""
     from bids_app.drawing import slices  # 30 MB: not in the command, where workers write the reports
 
     if viewer == "none":
         return ""
-    scan = Scan.named(name)
     read = {key: _read(output / scan.output(key)) for key in ("preproc", "dseg", "belief", *LESIONS)}
     flair, tissues = read["preproc"], read["dseg"]
     if flair is None or tissues is None:

@@ -85,13 +85,11 @@ def _process(task: Task) -> tuple[str, Summary]:
         if mark and marks.finished(task.output_dir, mark, digests[0], outputs):
             return "unchanged", mark
         from bids_app.image import intake  # ANTs and its kin take seconds to import: only where they are needed
-        from bids_app.participant import rethreshold
 
         intake.check_header(image)
         data, _ = formats.read_nifti(source)
         volume, known, warnings = intake.to_volume(image, data)
-        again = mark if rethreshold.possible(task.output_dir, scan, mark, digests[1], task.keys) else None
-        summary = _analyse(task, volume, known, warnings, digests, again)
+        summary = _analyse(task, volume, known, warnings, digests, mark)
     for check in summary.checks:
         if not check.ok:
             log.warning(
@@ -106,9 +104,9 @@ def _process(task: Task) -> tuple[str, Summary]:
 
 
 def _analyse(
-    task: Task, volume: Volume, known: bool, warnings: list[str], digests: tuple[str, str], again: Summary | None
+    task: Task, volume: Volume, known: bool, warnings: list[str], digests: tuple[str, str], mark: Summary | None
 ) -> Summary:
-    """Run the chain, or only what follows the threshold where the rest is finished (``again``), and write."""
+    """Run the chain, or only what follows the threshold where ``mark`` says that the rest is finished, and write."""
     from bids_app.image import chain
     from bids_app.image.geometry import Frame
     from bids_app.lesions import maps
@@ -120,6 +118,7 @@ def _analyse(
     origin_of_mask = str(task.parameters.get("external_mask", ""))
     # before the chain: a mask that is none need not wait for it
     mask = given.read(task.given, frame.offset, origin_of_mask, accept_empty=task.accept_empty) if task.given else None
+    again = mark if rethreshold.possible(task.output_dir, scan, mark, digests[1], keys) else None
     clock = _Clock(scan.name)
     with tempfile.TemporaryDirectory(prefix=f"{scan.name}_", dir=task.place.work_dir) as folder:
         if again:
@@ -140,7 +139,8 @@ def _analyse(
         found = maps.find_lesions(anatomy, task.parameters["lesion_threshold"], mask)
         log.info("%s: writing", scan.name)
         origin = Origin(scan.path, *digests, dict(task.parameters), software("participant"), seconds)
-        return derivatives.write(derivatives.Target(scan, task.output_dir, keys), found, frame, origin, again)
+        target = derivatives.Target(scan, task.output_dir, keys, mark.outputs if mark else ())
+        return derivatives.write(target, found, frame, origin, lesions_only=again is not None)
 
 
 class _Clock:

@@ -204,8 +204,7 @@ class Summary:
 
     Attributes
     ----------
-    scan : str
-        Name without suffix, such as ``sub-01_ses-1``.
+    scan : Scan
     origin : Origin
     checks : tuple of Check
     warnings, lesion_warnings : tuple of str
@@ -219,7 +218,7 @@ class Summary:
         ``lesions``, ``template``, ``histogram``).
     """
 
-    scan: str
+    scan: Scan
     origin: Origin
     checks: tuple[Check, ...]
     warnings: tuple[str, ...]
@@ -233,7 +232,7 @@ class Summary:
 class Failure:
     """A scan that could not be processed, and the one line that says why."""
 
-    scan: str
+    scan: Scan
     line: str
 
 

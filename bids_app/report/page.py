@@ -128,14 +128,19 @@ def participant_page(
     scans: list[dict[str, Any]] = [
         {
             "summary": summary,
-            "view": views.get(summary.scan, ""),
+            "view": views.get(summary.scan.name, ""),
             "flagged": [check for check in summary.checks if not check.ok],
             "lesions": (found := _lesions(summary.measures)),
             "told": {name: each for name, each in found.items() if each and each["regions"]},
             "figures": [
-                {"key": key, "title": title, "caption": caption, "data": b64encode(images[summary.scan][key]).decode()}
+                {
+                    "key": key,
+                    "title": title,
+                    "caption": caption,
+                    "data": b64encode(images[summary.scan.name][key]).decode(),
+                }
                 for key, (title, caption) in CAPTIONS.items()
-                if key in images.get(summary.scan, {})
+                if key in images.get(summary.scan.name, {})
             ],
         }
         for summary in summaries
