@@ -51,7 +51,7 @@ def page_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
         outputs=(), figures={},
     )  # fmt: skip
     view = assets.data(spec_of_scan())
-    text = report.participant_page("sub-01", [summary], {}, [], "<p>method</p>", "1", [], {"sub-01": view})
+    text = report.participant_page("sub-01", [report.Section(summary, {}, view)], [], "<p>method</p>", "1")
     path = tmp_path_factory.mktemp("report") / "sub-01.html"
     path.write_text(text, encoding="utf-8")
     return path

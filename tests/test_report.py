@@ -37,11 +37,11 @@ def summary(name: str, lesions: int = 3) -> Summary:
 
 
 def page(lesions: int = 3) -> str:
-    images = {"sub-01": dict.fromkeys(report.CAPTIONS, b"\x89PNG")}
+    section = report.Section(summary("sub-01", lesions), dict.fromkeys(report.CAPTIONS, b"\x89PNG"))
     rows = [{"scan": EVIL, "prediction": "RRMS", "decision_value": 0.5}]
     failures = [Failure(Scan.named("sub-01_ses-2"), f"line {EVIL}")]
     method = report.method_html(report.method_text("participant", FACTS))
-    return report.participant_page("sub-01", [summary("sub-01", lesions)], images, failures, method, "1.2.3", rows)
+    return report.participant_page("sub-01", [section], failures, method, "1.2.3", rows)
 
 
 def test_nothing_from_the_data_set_is_executed_and_all_of_it_is_shown() -> None:

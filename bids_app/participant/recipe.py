@@ -236,7 +236,7 @@ def write_reports(options: Options, scans: Sequence[Scan], outcomes: Sequence[Ou
             failures=tuple(f for f in failures if f.scan.participant == participant),
             predictions=tuple(row for row in predictions if row["participant_id"] == participant),
             method_html=method,
-            viewer=options.report_viewer,
+            report_viewer=options.report_viewer,
         )
         for participant, summaries in sorted(finished.items())
     ]

@@ -27,10 +27,7 @@ LESIONS = {  # key in the table of outputs: name and colour, as in the figures
 
 @dataclass(frozen=True)
 class Task:
-    """What one report is made of, beside what is on disk; small enough to be sent to another process.
-
-    ``viewer`` is that of the option ``--report-viewer``.
-    """
+    """What one report is made of, beside what is on disk; small enough to be sent to another process."""
 
     participant: str
     summaries: tuple[Summary, ...]
@@ -38,18 +35,19 @@ class Task:
     failures: tuple[Failure, ...]
     predictions: tuple[Mapping[str, object], ...]
     method_html: str
-    viewer: str
+    report_viewer: str
 
 
 def write(task: Task) -> Path:
     """Write ``sub-X.html`` and return its path."""
-    summaries = task.summaries
-    for summary in summaries:
+    for summary in task.summaries:
         index.write_picture(task.output, summary.scan)
-    images = {summary.scan.name: _images(task.output, summary) for summary in summaries}
-    views = {s.scan.name: view for s in summaries if (view := view_of(task.output, s.scan, task.viewer))}
+    sections = [
+        report.Section(summary, _images(task.output, summary), view_of(task.output, summary.scan, task.report_viewer))
+        for summary in task.summaries
+    ]
     page = report.participant_page(
-        task.participant, summaries, images, task.failures, task.method_html, __version__, task.predictions, views
+        task.participant, sections, task.failures, task.method_html, __version__, task.predictions
     )
     path = task.output / f"{task.participant}.html"
     formats.write_text(path, page)
@@ -86,18 +84,18 @@ def finished(
     return {name: tuple(summaries) for name, summaries in found.items()}
 
 
-def view_of(output: Path, scan: Scan, viewer: str) -> str:
+def view_of(output: Path, scan: Scan, report_viewer: str) -> str:
     """Return the viewer's data of a scan, or nothing where it is not wanted or its images were not kept."""
     from bids_app.drawing import slices  # 30 MB: not in the command, where workers write the reports
 
-    if viewer == "none":
+    if report_viewer == "none":
         return ""
     read = {key: _read(output / scan.output(key)) for key in ("preproc", "dseg", "belief", *LESIONS)}
     flair, tissues = read["preproc"], read["dseg"]
     if flair is None or tissues is None:
         return ""
     lesions = {name: (mask, colour) for key, (name, colour) in LESIONS.items() if (mask := read[key]) is not None}
-    belief = read["belief"] if viewer == "full" else None
+    belief = read["belief"] if report_viewer == "full" else None
     return assets.data(slices.reported(flair, tissues, lesions, belief, _contribution(output, scan, flair)))
 
 

@@ -155,7 +155,12 @@ def shown_tables(result: GroupResult) -> list[dict[str, object]]:
     last: list[dict[str, object]] = []
     for key, table in result.tables.items():
         title, note = TITLES.get(key, (key, ""))
-        about = {"title": title, "note": note, "columns": list(map(str, table.columns)), "rows": _rows(table)}
+        about: dict[str, object] = {
+            "title": title,
+            "note": note,
+            "columns": list(map(str, table.columns)),
+            "rows": _rows(table),
+        }
         (last if key in SUPPLEMENT else shown).append(about)
     for name, raters in result.raters.items():
         rows = [_rater(who, each) for who, each in raters.performance.items()]
