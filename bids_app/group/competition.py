@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from bids_app.bids.names import Scan
+from bids_app.bids.names import Scan, group_output
 from bids_app.cohort import beliefs, labels, lesion_maps, selected
 from bids_app.group import contest, entrants, further
 from bids_app.learning.protocols import Plan
@@ -133,7 +133,7 @@ def _entry_as_stored(options: Options, cohort: Chosen) -> entrants.Entry:
 
 def _source(options: Options, scans: Sequence[Scan], name: str) -> lesion_maps.Source:
     return lesion_maps.Source(
-        tuple(scans), options.output_dir, name, options.output_dir / "group" / "cache", options.nprocs
+        tuple(scans), options.output_dir, name, options.output_dir / group_output("cache"), options.nprocs
     )
 
 

@@ -154,7 +154,11 @@ def _maps(options: Options, labelled: Labelled) -> MapsFor:
     if options.norm == "cohort" and options.lesion_map == "normative":
         return beliefs.by_norm(beliefs.load(labelled.scans, options.output_dir), labelled.participants)
     source = lesion_maps.Source(
-        labelled.scans, options.output_dir, options.lesion_map, options.output_dir / "group" / "cache", options.nprocs
+        labelled.scans,
+        options.output_dir,
+        options.lesion_map,
+        options.output_dir / group_output("cache"),
+        options.nprocs,
     )
     return lesion_maps.by_threshold(source, options.lesion_threshold, options.participant_threshold)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from bids_app import __version__
-from bids_app.bids.names import Scan
+from bids_app.bids.names import Scan, group_output, set_output
 from bids_app.cohort import labels
 from bids_app.errors import BidsAppError
 from bids_app.files import atomic, formats
@@ -20,14 +20,14 @@ from bids_app.records.scan import Failure, Volume
 from bids_app.report import index_page
 
 log = logging.getLogger("bids_app")
-PAGE = "index.html"
+PAGE = set_output("index")
 GLANCE = "glance"  # the small picture of a scan
 
 
 def write(output: Path, bids_dir: Path) -> Path | None:
     """Write ``index.html`` of all finished scans and return its path; nothing where no scan is finished."""
     with atomic.locked(output / "logs" / "index.lock"):
-        table = output / f"{TABLE}.tsv"
+        table = output / TABLE
         failures = failed(output)
         if not table.exists() and not failures:
             return None
@@ -35,7 +35,7 @@ def write(output: Path, bids_dir: Path) -> Path | None:
         rejected, outcomes = _rejected(bids_dir, output), _outcomes(output)
         records = zip(_scans(finished), finished.to_dict("records"), strict=True)
         rows = [_row(output, scan, record, rejected, outcomes) for scan, record in records if scan]
-        there = (output / "group.html").is_file()
+        there = (output / group_output("report")).is_file()
         formats.write_text(output / PAGE, index_page.page(rows, failures, group_report=there, version=__version__))
     return output / PAGE
 
@@ -47,7 +47,7 @@ def _scans(finished: pd.DataFrame) -> list[Scan | None]:
         try:
             found.append(Scan.named(str(name)))
         except BidsAppError:
-            log.warning("%s.tsv: %s is no scan; it is not on the page of all scans", TABLE, name)
+            log.warning("%s: %s is no scan; it is not on the page of all scans", TABLE, name)
             found.append(None)
     return found
 

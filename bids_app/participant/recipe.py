@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from bids_app import __version__
 from bids_app.bids.dataset import describe
-from bids_app.bids.names import Scan
+from bids_app.bids.names import Scan, set_output
 from bids_app.bids.query import find_scans, read_filters
 from bids_app.bids.validation import validate
 from bids_app.files import formats
@@ -89,7 +89,7 @@ def _summary(options: Options, found: Found, outcomes: Sequence[Outcome]) -> End
             failed.append(f"{line}, though asked for by name")
         log.warning("%s", line)
     for name in sorted({scan.participant for scan in found.scans}):
-        log.info("report: %s", options.output_dir / f"{name}.html")
+        log.info("report: %s", options.output_dir / set_output("report", participant=name))
     for outcome in sorted(outcomes, key=lambda each: each.scan.name):
         log.info("  %-24s %-9s %6.1f s", outcome.scan.name, outcome.status, outcome.seconds)
     counts = {status: sum(o.status == status for o in outcomes) for status in ("done", "unchanged", "failed")}
@@ -224,8 +224,8 @@ def write_reports(options: Options, scans: Sequence[Scan], outcomes: Sequence[Ou
     known = [outcome.summary for outcome in outcomes if outcome.status != "failed" and outcome.summary]
     finished = reports.finished(output, {scan.participant for scan in scans}, known)
     texts = report.method_text("participant", _facts(finished, scans))
-    formats.write_text(output / "logs" / "CITATION.md", texts)
-    formats.write_text(output / "logs" / "CITATION.bib", report.bibliography())
+    formats.write_text(output / set_output("method"), texts)
+    formats.write_text(output / set_output("references"), report.bibliography())
     method = report.method_html(texts)
     predictions = _predictions(output)
     tasks = [

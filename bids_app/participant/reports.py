@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from bids_app import __version__
-from bids_app.bids.names import Scan
+from bids_app.bids.names import Scan, set_output
 from bids_app.errors import WriteFailedError
 from bids_app.files import formats
 from bids_app.participant import index, marks
@@ -49,7 +49,7 @@ def write(task: Task) -> Path:
     page = report.participant_page(
         task.participant, sections, task.failures, task.method_html, __version__, task.predictions
     )
-    path = task.output / f"{task.participant}.html"
+    path = task.output / set_output("report", participant=task.participant)
     formats.write_text(path, page)
     return path
 
