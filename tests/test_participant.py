@@ -66,7 +66,6 @@ def task(scan: Scan, raw: Path, output: Path) -> Task:
         place=Workplace(output / "log.txt", output),
         parameters={"lesion_threshold": 0.32, "random_seed": 0, "omp_nthreads": 1},
         small_output=False,
-        verbose=0,
     )
 
 

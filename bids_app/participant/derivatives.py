@@ -91,7 +91,7 @@ def _write_image(target: Target, key: str, found: Analysis, frame: Frame) -> Non
         formats.write_nifti(target.path(key), normalised[key], found.anatomy.belief.mni.affine)
     else:
         source = {"forward": alignment.forward, "inverse": alignment.inverse}[key]
-        transforms.write(Path(source), target.path(key), frame.offset, to_scan=key == "forward")
+        transforms.outward(Path(source), target.path(key), frame, to_scan=key == "forward")
 
 
 def _clear(target: Target) -> None:

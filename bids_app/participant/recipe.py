@@ -139,29 +139,26 @@ def _failed(outcome: Outcome) -> bool:
     return outcome.status == "failed"
 
 
-def _given(options: Options, scans: Sequence[Scan]) -> dict[str, Path]:
+def _given(options: Options, scans: Sequence[Scan]) -> dict[str, given.MaskFile]:
     """Return the lesion masks that somebody made, by scan."""
     if not options.lesion_derivatives:
         return {}
-    masks, said = given.find(options.lesion_derivatives.absolute(), scans)
+    folder = options.lesion_derivatives.absolute()  # workers of a cluster may have been started elsewhere
+    masks, said = given.find(folder, scans)
     for line in said:
         log.warning("%s", line)
-    return masks
+    return {name: given.MaskFile(path, folder, options.accept_empty_masks) for name, path in masks.items()}
 
 
-def _task(options: Options, scan: Scan, place: Workplace, mask: Path | None) -> worker.Task:
-    # absolute: workers of a cluster may have been started elsewhere
-    folder = (options.lesion_derivatives or Path()).absolute()
-    return worker.Task(
+def _task(options: Options, scan: Scan, place: Workplace, mask: given.MaskFile | None) -> worker.Task:
+    return worker.Task(  # absolute: workers of a cluster may have been started elsewhere
         scan=scan,
         bids_dir=options.bids_dir.absolute(),
         output_dir=options.output_dir.absolute(),
-        place=Workplace(place.log_file.absolute(), place.work_dir.absolute()),
-        parameters=_parameters(options) | (given.parameters(folder, mask) if mask else {}),
-        given=mask,
-        accept_empty=options.accept_empty_masks,
+        place=replace(place, log_file=place.log_file.absolute(), work_dir=place.work_dir.absolute()),
+        parameters=_parameters(options) | (given.parameters(mask) if mask else {}),
         small_output=options.small_output,
-        verbose=options.verbose,
+        mask=mask,
     )
 
 

@@ -39,7 +39,7 @@ def restored(scan: Scan, frame: Frame, output_dir: Path, mark: Summary, folder: 
 
     moved = {key: folder / f"{key}.h5" for key in ("forward", "inverse")}
     for key, path in moved.items():
-        transforms.write(output_dir / scan.output(key), path, -frame.offset, to_scan=key == "forward")
+        transforms.inward(output_dir / scan.output(key), path, frame, to_scan=key == "forward")
     flair, labels = frame.grid.like(read("preproc")), read("dseg")
     # shares are written to 3 decimals, labels exactly: whole shares stand for them, as only their labels count here
     shares = {key: (labels == k).astype(np.float32) for k, key in ((1, "gm"), (2, "wm"), (3, "csf"))}
