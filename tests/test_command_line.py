@@ -219,3 +219,17 @@ def test_the_default_of_an_option_is_told_once_at_most() -> None:
     told = {action.dest: (action.help or "").count("(default: ") for action in parser()._actions}
     assert max(told.values()) == 1, told
     assert told["test_percent"] == told["work_dir"] == 1  # made from the value; in words
+
+
+def test_what_cannot_be_done_is_refused_before_any_recipe(tmp_path: Path) -> None:
+    """The parser alone refuses it: whoever calls it, as the tests of the pages do, meets what a user meets."""
+    for words, what in (
+        ([tmp_path, tmp_path / "out", "participant"], "output_dir .* lies inside the input"),
+        (
+            [tmp_path / "raw", tmp_path / "out", "participant", "-w", tmp_path / "raw" / "w"],
+            "--work-dir .* lies inside",
+        ),
+        (["raw", "out", "group", "--permutations", "9", "--nested-folds", "0"], "repeats the nested cross-validation"),
+    ):
+        with pytest.raises(UsageError, match=what):
+            parse(list(map(str, words)))
