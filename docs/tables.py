@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from bids_app.bids.names import GIVEN, GROUP_OUTPUTS, OUTPUTS, PREDICTED, SMALL, Scan
+from bids_app.lesions.places import DEFINITIONS
 
 ROOT = Path(__file__).resolve().parents[1]
 LOCK = ROOT / "requirements.lock"
@@ -36,6 +37,11 @@ def group_outputs() -> str:
 
 def _starred(path: str) -> str:
     return re.sub(r"{\w+}", "*", path)
+
+
+def places() -> str:
+    """Return how each named place of the template is defined, in the order in which they are asked."""
+    return _table(("place", "where"), list(DEFINITIONS.items()))
 
 
 def exit_codes() -> str:

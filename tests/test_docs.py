@@ -18,6 +18,7 @@ import pytest
 from bids_app import errors
 from bids_app.bids import names as bids
 from bids_app.bids.names import Scan
+from bids_app.lesions.places import DEFINITIONS
 from bids_app.parser import parse, parser
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -118,6 +119,8 @@ def test_the_table_of_outputs_is_that_of_the_code(tables: ModuleType, site: Path
         assert (rows[f"*{name}"] == "yes") == (key in bids.SMALL or key in bids.GIVEN), key
     for row in bids.GROUP_OUTPUTS.values():
         assert row.meaning.replace("`", "") in shown
+    for place, where in DEFINITIONS.items():
+        assert place in shown and where in shown
 
 
 def test_the_exit_codes_are_those_of_the_errors(site: Path) -> None:

@@ -7,6 +7,7 @@ import re
 import pytest
 
 from bids_app.bids.names import Scan
+from bids_app.lesions.places import DEFINITIONS
 from bids_app.records.scan import Check, Failure, Origin, Summary
 from bids_app.report import page as report
 
@@ -55,6 +56,13 @@ def test_the_page_loads_nothing_and_has_every_figure() -> None:
     assert not re.findall(r'(?:src|href)="(?!data:|#)', text)
     assert text.count("data:image/png;base64,") == len(report.CAPTIONS)
     assert report.DISCLAIMER in text
+
+
+def test_places_are_defined_where_reasons_are_shown_and_nowhere_else() -> None:
+    without = report.participant_page("sub-01", [report.Section(summary("sub-01"), {"tissues": b"x"})], [], "", "1")
+    for place, where in DEFINITIONS.items():
+        assert f"{place}: {where}" in page()
+        assert f"{place}: {where}" not in without
 
 
 def test_a_check_outside_its_range_and_a_scan_without_lesion_are_flagged() -> None:

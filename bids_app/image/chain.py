@@ -74,7 +74,7 @@ def find_anatomy(
         checks=quality.checks(scan, fit, coverage=coverage, pooled=belief.moments, known=trust_header and not turned),
         warnings=(TURNED,) if turned else (),
         measures={
-            "brain_volume_ml": float(fit.tissues.mask.sum()) * scan.voxel_ml,
+            "brain_volume_ml": fit.brain_volume_ml,
             **_volumes(fit.tissues, scan),
             "gm_mean": belief.gm_mean,
             "belief_mean": belief.moments.mean,

@@ -132,6 +132,11 @@ class Fit:
     overlap: float
     confidence: float
 
+    @property
+    def brain_volume_ml(self) -> float:
+        """Volume of the brain with its fluid, ml."""
+        return float(self.tissues.mask.sum()) * self.flair.voxel_ml
+
 
 @dataclass(frozen=True)
 class Moments:

@@ -15,6 +15,7 @@ from markdown_it import MarkdownIt
 from markupsafe import Markup, escape
 
 from bids_app.lesions import kinds
+from bids_app.lesions.places import DEFINITIONS
 from bids_app.records.scan import Failure, Summary
 from bids_app.report import assets
 
@@ -145,6 +146,7 @@ def participant_page(
         number=_number,
         maps={name: what for name, what in kinds.NAMES.items() if any(scan["lesions"][name] for scan in scans)},
         regions=kinds.REGIONS,
+        places=DEFINITIONS,
         script=assets.joined(assets.REPORT) if any(section.view for section in sections) else "",
     )
 
