@@ -134,7 +134,7 @@ def run_one(source: Path, data: Path, way: str) -> dict[str, Any]:
     if way != "ours":
         registration.register = PEERS[way]
     if way == "greedy":  # its displacement fields are no composite transforms, which is what the app writes
-        transforms.write = lambda *arguments, **settings: None
+        transforms.outward = lambda *arguments, **settings: None
     for name in filter(partial(hasattr, scan_figures), page.CAPTIONS):  # others are of the group level
         setattr(scan_figures, name, clock.timed("figures", getattr(scan_figures, name)))
     with tempfile.TemporaryDirectory() as folder:

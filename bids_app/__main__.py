@@ -8,11 +8,10 @@ import sys
 import traceback
 from collections.abc import Sequence
 from functools import partial
-from importlib.util import find_spec
 
 from bids_app.errors import BidsAppError, UsageError
 from bids_app.machine import process
-from bids_app.options import NETWORK, Options
+from bids_app.options import Options
 from bids_app.parser import parse
 
 log = logging.getLogger("bids_app")
@@ -27,8 +26,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the app and return its exit code."""
     try:
         options = parse(sys.argv[1:] if argv is None else argv)
-        _check_places(options)
-        _check_extras(options)
     except UsageError as error:
         print(f"bids_app: error: {error}", file=sys.stderr)
         return _say_end(error.exit_code, "usage")
@@ -66,22 +63,6 @@ def _run(options: Options) -> int:
 
     tell = partial(print, flush=True)
     return _say_end(*participant.run(options, tell, warn=partial(tell, file=sys.stderr)))
-
-
-def _check_places(options: Options) -> None:
-    """Refuse an output or work directory inside the input: the input is never written to."""
-    root = options.bids_dir.resolve()
-    for place, flag in ((options.output_dir, "output_dir"), (options.work_dir, "--work-dir")):
-        if place is not None and (place.resolve() == root or root in place.resolve().parents):
-            raise UsageError(f"{flag} {place} lies inside the input {options.bids_dir}", remedy="choose another folder")
-
-
-def _check_extras(options: Options) -> None:
-    """Refuse what needs an extra that is not installed, before any work is done."""
-    if options.analysis_level == "group" and NETWORK in options.compare and find_spec("torch") is None:
-        raise UsageError(
-            f"--compare {NETWORK} needs torch, which is not installed", remedy="pip install 'bids_app[cnn]'"
-        )
 
 
 def _say_end(code: int, why: str) -> int:

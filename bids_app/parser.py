@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from dataclasses import MISSING, fields
+from importlib.util import find_spec
 from typing import Any
 
 from bids_app import __version__, words
 from bids_app.errors import UsageError
-from bids_app.options import Options
+from bids_app.options import NETWORK, Options
 
 
 class _Parser(argparse.ArgumentParser):
@@ -39,11 +40,7 @@ def parser() -> argparse.ArgumentParser:
         dashed = "--" + item.name.replace("_", "-")
         spellings = [*about["aliases"], dashed, "--" + item.name] if "_" in item.name else [*about["aliases"], dashed]
         default = item.default_factory() if item.default_factory is not MISSING else item.default
-        shown = (
-            ""
-            if default is None or default is False or default == () or "default" in about["help"]
-            else f" (default: {default})"
-        )
+        shown = "" if default is None or default is False or default == () else f" (default: {default})"
         sections[section].add_argument(
             *spellings, dest=item.name, default=default, help=about["help"] + shown, **about["parser"]
         )
@@ -56,7 +53,8 @@ def parse(argv: Sequence[str]) -> Options:
     Raises
     ------
     UsageError
-        A word is unknown, missing or of the wrong kind.
+        A word is unknown, missing or of the wrong kind, words do not go together, the output would lie in the input,
+        or an extra that is asked for is not installed.
     """
     strange = [word for word in argv if word[:1] in words.DASHES and word[:1]]
     if strange:
@@ -65,6 +63,9 @@ def parse(argv: Sequence[str]) -> Options:
     values = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
     if not 5 <= values["test_percent"] <= 90:
         raise UsageError("--test-percent must lie between 5 and 90")
+    if values["permutations"] and not values["nested_folds"]:
+        what = "--permutations repeats the nested cross-validation"
+        raise UsageError(what, remedy="set --nested-folds to 2 or more")
     if values["nested_folds"] == 1 or values["cv_folds"] == 1:
         raise UsageError("cross-validation needs at least 2 folds")
     if values["model"] and values["small_output"]:
@@ -72,7 +73,26 @@ def parse(argv: Sequence[str]) -> Options:
     if values["dask_scheduler"] and values["dask_scheduler_file"]:
         raise UsageError("--dask-scheduler and --dask-scheduler-file are two ways to say one thing", remedy="give one")
     _check_norm(values)
-    return Options(**_with_groups(values))
+    options = Options(**_with_groups(values))
+    _check_places(options)
+    _check_extras(options)
+    return options
+
+
+def _check_places(options: Options) -> None:
+    """Refuse an output or work directory inside the input: the input is never written to."""
+    root = options.bids_dir.resolve()
+    for place, flag in ((options.output_dir, "output_dir"), (options.work_dir, "--work-dir")):
+        if place is not None and (place.resolve() == root or root in place.resolve().parents):
+            raise UsageError(f"{flag} {place} lies inside the input {options.bids_dir}", remedy="choose another folder")
+
+
+def _check_extras(options: Options) -> None:
+    """Refuse what needs an extra that is not installed, before any work is done."""
+    if options.analysis_level == "group" and NETWORK in options.compare and find_spec("torch") is None:
+        raise UsageError(
+            f"--compare {NETWORK} needs torch, which is not installed", remedy="pip install 'bids_app[cnn]'"
+        )
 
 
 def _check_norm(values: dict[str, Any]) -> None:

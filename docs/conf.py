@@ -25,6 +25,7 @@ myst_heading_anchors = 3
 myst_substitutions = {
     "outputs": tables.outputs(),
     "group_outputs": tables.group_outputs(),
+    "places": tables.places(),
     "exit_codes": tables.exit_codes(),
     "licences": tables.licences(),
     "rooms": picture.svg(),

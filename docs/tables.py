@@ -8,38 +8,14 @@ import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from bids_app.bids.names import GROUP_OUTPUTS, OUTPUTS, Scan
+from bids_app.bids.names import GIVEN, GROUP_OUTPUTS, OUTPUTS, PREDICTED, SMALL, Scan
+from bids_app.lesions.places import DEFINITIONS
 
 ROOT = Path(__file__).resolve().parents[1]
 LOCK = ROOT / "requirements.lock"
 DESCRIPTOR = ROOT / "integrations" / "boutiques" / "bids_app.json"
 SCAN = Scan((("sub", "X"), ("ses", "Y")), "")
 
-MEANING = {  # key of OUTPUTS: what it is, and whether --small-output keeps it
-    "preproc": ("FLAIR, clipped and without its bias field", False),
-    "brain": ("brain mask", True),
-    "dseg": ("most probable tissue: 1 gray matter, 2 white matter, 3 fluid", False),
-    "gm": ("posterior probability of gray matter", False),
-    "wm": ("posterior probability of white matter", False),
-    "csf": ("posterior probability of fluid", False),
-    "belief": ("gray matter belief map; its sidecar holds the sums that pool", False),
-    "lesion": ("lesion map as published: belief above the threshold, inside the brain", True),
-    "normative": ("lesions by the norm: where belief is over that of other people at the same place", True),
-    "network": ("lesions by a trained network: where its probability is at least one half", True),
-    "probability": ("probability of lesion by the trained network", False),
-    "cleaned": (
-        "lesion map without border, deep fluid and specks; in its last release, use normative or network",
-        True,
-    ),
-    "belief_mni": ("belief map on the template's 3 mm grid", True),
-    "lesion_mni": ("lesion map on the template's 3 mm grid: what the group level reads", True),
-    "normative_mni": ("lesions by the norm on the template's 3 mm grid", True),
-    "network_mni": ("lesions by the network on the template's 3 mm grid", True),
-    "probability_mni": ("probability of lesion on the template's 3 mm grid: keeps what masks lose", True),
-    "cleaned_mni": ("(last release that has it) cleaned lesion map on the template's 3 mm grid", True),
-    "forward": ("transform that resamples scan images to the template", False),
-    "inverse": ("transform that resamples template images to the scan", False),
-}
 STATED_ELSEWHERE = {  # packages whose metadata name no licence clearly; read in their licence files
     "matplotlib": "PSF-based (matplotlib licence)",
 }
@@ -48,9 +24,9 @@ STATED_ELSEWHERE = {  # packages whose metadata name no licence clearly; read in
 def outputs() -> str:
     """Return the participant level's images: name, meaning, kept by --small-output."""
     rows = []
-    for key in OUTPUTS:
-        meaning, small = MEANING[key]
-        rows.append((f"`{Path(SCAN.output(key)).name.replace('sub-X_ses-Y', '*')}`", meaning, "yes" if small else ""))
+    for key, row in {**OUTPUTS, **GIVEN, **PREDICTED}.items():
+        name = Path(SCAN.output(key)).name.replace("sub-X_ses-Y", "*")
+        rows.append((f"`{name}`", row.meaning, "yes" if key in (*SMALL, *GIVEN) else ""))
     return _table(("file", "what it is", "`--small-output`"), rows)
 
 
@@ -61,6 +37,11 @@ def group_outputs() -> str:
 
 def _starred(path: str) -> str:
     return re.sub(r"{\w+}", "*", path)
+
+
+def places() -> str:
+    """Return how each named place of the template is defined, in the order in which they are asked."""
+    return _table(("place", "where"), list(DEFINITIONS.items()))
 
 
 def exit_codes() -> str:

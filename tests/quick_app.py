@@ -57,7 +57,7 @@ def _found() -> Any:
     return pickle.loads(Path(os.environ["QUICK_FOUND"]).read_bytes())  # noqa: S301
 
 
-def _analyse(task: worker.Task, volume: Any, known: Any, warnings: Any, digests: Any, again: Any) -> Any:
+def _analyse(task: worker.Task, volume: Any, known: Any, warnings: Any, digests: Any, mark: Any) -> Any:
     from bids_app.image.geometry import Frame
     from bids_app.participant import derivatives
     from bids_app.records.scan import Origin
@@ -65,7 +65,7 @@ def _analyse(task: worker.Task, volume: Any, known: Any, warnings: Any, digests:
     _harm(task.scan.name)
     derivatives._draw = lambda found, wanted: dict.fromkeys(wanted, PICTURE)
     origin = Origin(task.scan.path, *digests, dict(task.parameters), {}, {})
-    target = derivatives.Target(task.scan, task.output_dir, task.keys)
+    target = derivatives.Target(task.scan, task.output_dir, task.keys, mark.outputs if mark else ())
     return derivatives.write(target, _found(), Frame(volume), origin)
 
 

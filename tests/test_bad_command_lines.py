@@ -82,6 +82,7 @@ def test_paths_that_are_none_are_64(
         (["{raw}", "{out}", "participant", "--participant-label", "../raw"], 64, "usage"),
         (["{raw}", "{out}", "participant", "--participant-label", "nobody"], 18, "there are: sub-01, sub-ab"),
         (["{raw}", "{out}", "participant", "--random-seed", "9" * 30], 64, "usage"),
+        (["{raw}", "{out}", "group", "--permutations", "5", "--nested-folds", "0"], 64, "usage"),
         (["{raw}", "{out}", "participant", "--nprocs", "9" * 5000], 64, "usage"),
         (["{raw}", "{out}", "participant", "--nprocs", "1.5"], 64, "usage"),
         (["{raw}", "{out}", "participant", "--bids-filter-file", "{absent}"], 66, "no such file"),

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -60,10 +61,8 @@ def given(image: nib.Nifti1Image) -> tuple[Volume, bool, list[str]]:
 def analysed(image: nib.Nifti1Image, folder: Path) -> tuple[Analysis, Volume]:
     volume, known, warnings = given(image)
     folder.mkdir(parents=True)
-    anatomy = chain.find_anatomy(
-        centred(canonical(volume)), folder, seed=0, trust_header=known, warnings=tuple(warnings)
-    )
-    return maps.find_lesions(anatomy, 0.32), volume
+    anatomy = chain.find_anatomy(centred(canonical(volume)), folder, seed=0, trust_header=known)
+    return maps.find_lesions(replace(anatomy, warnings=(*warnings, *anatomy.warnings)), 0.32), volume
 
 
 def dice(one: np.ndarray, other: np.ndarray) -> float:

@@ -16,6 +16,7 @@ from chromium import NARROW, WIDE, Visit, serious, state
 from PIL import Image
 from test_rating_page import head_of, tiles
 
+from bids_app.bids.names import Scan
 from bids_app.drawing import group_view, slices
 from bids_app.image import atlas
 from bids_app.learning.ranking import rank_voxels
@@ -44,13 +45,13 @@ def spec_of_scan(full: bool = True) -> dict[str, Any]:
 def page_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A participant's page with the viewer of one scan, and hostile words wherever a data set has words."""
     summary = Summary(
-        scan="sub-01", origin=Origin(EVIL, "d", "a", {}, {}, {}), checks=(), warnings=(EVIL,),
+        scan=Scan.named("sub-01"), origin=Origin(EVIL, "d", "a", {}, {}, {}), checks=(), warnings=(EVIL,),
         measures=dict.fromkeys(("lesion_volume_ml", "cleaned_volume_ml", "brain_volume_ml"), 1.0)
         | {"lesion_count": 1, "cleaned_count": 1},
         outputs=(), figures={},
     )  # fmt: skip
     view = assets.data(spec_of_scan())
-    text = report.participant_page("sub-01", [summary], {}, [], "<p>method</p>", "1", [], {"sub-01": view})
+    text = report.participant_page("sub-01", [report.Section(summary, {}, view)], [], "<p>method</p>", "1")
     path = tmp_path_factory.mktemp("report") / "sub-01.html"
     path.write_text(text, encoding="utf-8")
     return path

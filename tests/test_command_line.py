@@ -16,7 +16,7 @@ from bids_app import __version__
 from bids_app.errors import BadInputError, CannotCreateError, MissingInputError, UsageError, WriteFailedError
 from bids_app.files import formats
 from bids_app.options import Options
-from bids_app.parser import parse
+from bids_app.parser import parse, parser
 
 Run = Callable[..., int]
 FLAIR = "sub-01/anat/sub-01_FLAIR.nii.gz"
@@ -213,3 +213,23 @@ def test_sessions_have_three_spellings(flag: str, label: str) -> None:
 )
 def test_dashes_and_underscores_are_one(dashed: list[str], underscored: list[str]) -> None:
     assert read(*dashed) == read(*underscored) != read()
+
+
+def test_the_default_of_an_option_is_told_once_at_most() -> None:
+    told = {action.dest: (action.help or "").count("(default: ") for action in parser()._actions}
+    assert max(told.values()) == 1, told
+    assert told["test_percent"] == told["work_dir"] == 1  # made from the value; in words
+
+
+def test_what_cannot_be_done_is_refused_before_any_recipe(tmp_path: Path) -> None:
+    """The parser alone refuses it: whoever calls it, as the tests of the pages do, meets what a user meets."""
+    for words, what in (
+        ([tmp_path, tmp_path / "out", "participant"], "output_dir .* lies inside the input"),
+        (
+            [tmp_path / "raw", tmp_path / "out", "participant", "-w", tmp_path / "raw" / "w"],
+            "--work-dir .* lies inside",
+        ),
+        (["raw", "out", "group", "--permutations", "9", "--nested-folds", "0"], "repeats the nested cross-validation"),
+    ):
+        with pytest.raises(UsageError, match=what):
+            parse(list(map(str, words)))

@@ -211,7 +211,7 @@ def test_a_prediction_writes_why(done: Path, tmp_path: Path) -> None:
         total = formats.read_nifti(path)[0].sum(dtype=float) + said["VolumePart"] + said["Intercept"]
         assert total == pytest.approx(decision, abs=1e-4)  # the map is in single precision
         assert set(said["PlaceDefinitions"]) == {place.rpartition(", ")[0] for place in said["Places"]}
-        assert (tmp_path / reasons.figure_path(scan.name, scan.participant)).read_bytes().startswith(b"\x89PNG")
+        assert (tmp_path / scan.figure(reasons.FIGURE)).read_bytes().startswith(b"\x89PNG")
     old = storage.load(done / "out/group/model/published")
     reasons.write(old, scans, tmp_path, tmp_path / "cache", 1)
     for scan in scans:

@@ -17,7 +17,8 @@ import pytest
 
 from bids_app import errors
 from bids_app.bids import names as bids
-from bids_app.bids.names import OUTPUTS, Scan
+from bids_app.bids.names import Scan
+from bids_app.lesions.places import DEFINITIONS
 from bids_app.parser import parse, parser
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -107,13 +108,19 @@ def test_formulas_are_mathml(site: Path) -> None:
 
 
 def test_the_table_of_outputs_is_that_of_the_code(tables: ModuleType, site: Path) -> None:
-    assert list(tables.MEANING) == list(OUTPUTS)
     shown = text(site / "outputs.html")
+    rows = {
+        cells[1].strip(" `"): cells[3].strip() for line in tables.outputs().splitlines() if (cells := line.split("|"))
+    }
     scan = Scan((("sub", "7"),), "")
-    for key in OUTPUTS:
-        assert Path(scan.output(key)).name.removeprefix("sub-7") in shown
-    kept = {key for key, (_, small) in tables.MEANING.items() if small}
-    assert kept == set(bids.SMALL)
+    for key, row in {**bids.OUTPUTS, **bids.GIVEN, **bids.PREDICTED}.items():
+        name = Path(scan.output(key)).name.removeprefix("sub-7")
+        assert name in shown and row.meaning.replace("`", "") in shown
+        assert (rows[f"*{name}"] == "yes") == (key in bids.SMALL or key in bids.GIVEN), key
+    for row in bids.GROUP_OUTPUTS.values():
+        assert row.meaning.replace("`", "") in shown
+    for place, where in DEFINITIONS.items():
+        assert place in shown and where in shown
 
 
 def test_the_exit_codes_are_those_of_the_errors(site: Path) -> None:

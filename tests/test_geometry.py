@@ -10,7 +10,7 @@ import pytest
 from nibabel import aff2axcodes
 from scipy.spatial.transform import Rotation
 
-from bids_app.image.geometry import canonical, centre, centred, coarser, finer, sample, stored_like
+from bids_app.image.geometry import Frame, canonical, centre, centred, coarser, finer, sample, stored_like
 from bids_app.image.itk import LPS, to_ants
 from bids_app.records.scan import Volume
 
@@ -132,3 +132,29 @@ def test_centred_has_its_middle_at_the_origin_whatever_the_origin_was() -> None:
     assert np.allclose(centre(centred(ours)), 0, atol=1e-5)
     assert np.array_equal(centred(moved).affine, centred(ours).affine)
     assert np.array_equal(centred(ours).affine[:3, :3], ours.affine[:3, :3])
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("signs", SIGNS)
+def test_inward_and_outward_undo_each_other(order: tuple[int, ...], signs: tuple[float, ...]) -> None:
+    original = volume(order, signs, tilt=11)
+    frame = Frame(original)
+    assert np.array_equal(frame.outward(frame.inward(original.data)), original.data)
+    assert np.array_equal(frame.inward(original.data), frame.grid.data)
+    inside = np.random.default_rng(2).normal(size=frame.grid.data.shape)
+    assert np.array_equal(frame.inward(frame.outward(inside)), inside)
+    affine = volume(tilt=-7).affine
+    for to_scan in (True, False):
+        for one, other in (("inward", "outward"), ("outward", "inward")):
+            there = getattr(frame, f"affine_{one}")(affine, to_scan=to_scan)
+            assert np.abs(there - affine).max() > 1
+            assert np.allclose(getattr(frame, f"affine_{other}")(there, to_scan=to_scan), affine, atol=1e-12)
+
+
+def test_an_affine_goes_to_points_of_the_frame_or_comes_from_them() -> None:
+    frame, affine = Frame(volume(tilt=11)), volume((1, 0, 2), tilt=5).affine
+    point = np.array([3.0, -4.0, 5.0, 1.0])
+    moved = np.array([*frame.offset, 0.0])
+    assert np.allclose(frame.affine_outward(affine) @ point, affine @ point + moved)
+    assert np.allclose(frame.affine_outward(affine, to_scan=False) @ (point + moved), affine @ point)
+    assert np.allclose(frame.affine_inward(canonical(frame.original).affine), frame.grid.affine, atol=1e-5)

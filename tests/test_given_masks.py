@@ -17,7 +17,15 @@ from bids_app.bids.query import find_scans
 from bids_app.errors import BadInputError, MissingInputError
 from bids_app.files import formats
 from bids_app.image import atlas
+from bids_app.image.geometry import Frame
 from bids_app.participant import given
+from bids_app.records.lesions import Given
+from bids_app.records.scan import Volume
+
+
+def read(path: Path, *, accept: bool = False) -> Given:
+    scan = Frame(Volume(np.zeros((5, 5, 5), np.float32), np.diag([1.0, 1, 1, 1])))
+    return given.read(given.MaskFile(path, path.parents[2], accept), scan, "a reader")
 
 
 def put(folder: Path, name: str, data: np.ndarray | None = None, affine: np.ndarray | None = None) -> Path:
@@ -64,20 +72,29 @@ def test_what_is_no_mask_is_refused(tmp_path: Path) -> None:
         path = put(tmp_path, "sub-01_label-L_mask.nii.gz")
         nib.Nifti1Image(wrong, np.eye(4)).to_filename(path)
         with pytest.raises(BadInputError, match=what):
-            given.read(path, np.zeros(3), "")
+            read(path)
     for other in ("MNI152NLin6Asym", "MNI152NLin2009cAsym"):  # other brains, some millimetres off: never guessed
         with pytest.raises(BadInputError, match=f"space-{other} is not known here; .* or in {SPACE}"):
-            given.read(put(tmp_path, f"sub-01_space-{other}_label-L_mask.nii.gz"), np.zeros(3), "")
+            read(put(tmp_path, f"sub-01_space-{other}_label-L_mask.nii.gz"))
 
 
 def test_an_empty_mask_is_refused_unless_lesion_free_is_said(tmp_path: Path) -> None:
     path = put(tmp_path, "sub-01_label-L_mask.nii.gz", np.zeros((2, 2, 2), bool))
     with pytest.raises(BadInputError, match=r"sub-01_label-L_mask\.nii\.gz: .* is empty; .*--accept-empty-masks"):
-        given.read(path, np.zeros(3), "")
-    assert not given.read(path, np.zeros(3), "", accept_empty=True).mask.data.any()
+        read(path)
+    assert not read(path, accept=True).mask.data.any()
     full = put(tmp_path, "sub-02_label-L_mask.nii.gz")
     for accept in (False, True):
-        assert given.read(full, np.zeros(3), "", accept_empty=accept).mask.data.all()
+        assert read(full, accept=accept).mask.data.all()
+
+
+def test_a_mask_of_the_scan_goes_into_its_frame_and_one_of_the_template_does_not(tmp_path: Path) -> None:
+    of_scan = read(put(tmp_path, "sub-01_label-L_mask.nii.gz"))
+    assert not of_scan.on_template and of_scan.origin == "a reader"
+    np.testing.assert_array_equal(of_scan.mask.affine[:3, 3], [-2, -2, -2])  # the middle of the scan is the origin
+    of_template = read(put(tmp_path, f"sub-02_space-{SPACE}_label-L_mask.nii.gz"))
+    assert of_template.on_template
+    np.testing.assert_array_equal(of_template.mask.affine, np.eye(4))
 
 
 def test_given_masks_go_on_from_any_grid(

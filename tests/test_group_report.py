@@ -9,6 +9,7 @@ from functools import cache
 from html.parser import HTMLParser
 
 import numpy as np
+import pandas as pd
 import pytest
 from sklearn.metrics import confusion_matrix, roc_auc_score
 from statsmodels.stats.proportion import proportion_confint
@@ -262,6 +263,13 @@ def test_intervals_with_a_minus_sign_are_told_by_a_word() -> None:
     assert group_sections.span([0.1, 0.2], group_sections.percent) == "10.0–20.0 %"
     assert group_sections.span([-0.1, 0.2], group_sections.num) == "−0.100 to 0.200"
     assert group_sections.span([None, 0.2], group_sections.num) == "undefined"
+
+
+def test_the_supplement_is_shown_last_whatever_tables_are_called() -> None:
+    named = dict.fromkeys(("table_s1", "Table S, one of our own", "table1"), pd.DataFrame({"of": ["x"]}))
+    titles = [shown["title"] for shown in group_sections.shown_tables(replace(result(), tables=named, raters={}))]
+    last, first = (group_sections.TITLES[key][0] for key in ("table_s1", "table1"))
+    assert titles == ["Table S, one of our own", first, last]
 
 
 def test_model_card_states_numbers_limits_and_use() -> None:

@@ -54,12 +54,24 @@ def written(output: Path, bids: Path | None = None) -> tuple[Path, str]:
 def test_every_scan_and_failure_is_there_and_nothing_is_executed(output: Path) -> None:
     _, text = written(output)
     assert [text.count(f'href="{name.partition("_")[0]}.html#{name}"') for name in NAMES] == [1] * 5
-    assert [failure.scan for failure in index.failed(output)] == ["sub-08_ses-1", "sub-09"]  # sub-01 is finished since
-    assert "registration is lost" in text and "old" not in text.split("<h2", 2)[1]
+    # sub-01 is finished since
+    assert [failure.scan.name for failure in index.failed(output)] == ["sub-08_ses-1", "sub-09"]
+    for line in ("<b>sub-08_ses-1:</b> registration is lost", "<b>sub-09:</b> sub-09: cannot be read"):
+        assert line in text
+    assert "old" not in text.split("<h2", 2)[1]
     assert EVIL not in text and text.count("onerror=alert(1)&gt;") >= 2
     assert "group.html" not in text
     formats.write_text(output / "group.html", "x")
     assert 'href="group.html"' in written(output)[1]
+
+
+def test_a_row_of_no_scan_is_told_and_left_out(output: Path, caplog: pytest.LogCaptureFixture) -> None:
+    table = formats.read_tsv(output / "participants_lesions.tsv")
+    table.loc[0, "scan"] = "my notes"
+    formats.write_tsv(output / "participants_lesions.tsv", table)
+    _, text = written(output)
+    assert "my notes is no scan" in caplog.text
+    assert "my notes" not in text and NAMES[1] in text
 
 
 def test_no_finished_scan_and_no_failure_is_no_page(tmp_path: Path) -> None:

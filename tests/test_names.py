@@ -10,9 +10,21 @@ from bidsschematools.schema import load_schema
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bids_app.bids.names import ORDER, OUTPUTS, Scan, build_name, parse_name
+from bids_app.bids import dataset
+from bids_app.bids.names import (
+    GIVEN,
+    GROUP_OUTPUTS,
+    ORDER,
+    OUTPUTS,
+    PREDICTED,
+    SET_OUTPUTS,
+    Scan,
+    build_name,
+    parse_name,
+)
 from bids_app.bids.query import find_scans, read_filters
 from bids_app.errors import BadInputError, MissingInputError, NothingSelectedError
+from bids_app.model import storage
 
 LABELS = st.text("0123456789abcXYZ", min_size=1, max_size=6)
 SUFFIXES = st.sampled_from(["FLAIR", "mask", "dseg", "probseg", "xfm"])
@@ -116,6 +128,49 @@ def test_names_are_those_users_rely_on() -> None:
         "forward": "from-FLAIR_to-MNI152NLin2009aSym_mode-image_xfm.h5",
         "inverse": "from-MNI152NLin2009aSym_to-FLAIR_mode-image_xfm.h5",
     }
+    added = {key: scan.output(key).removeprefix("sub-X/ses-Y/anat/sub-X_ses-Y_run-2_") for key in (*GIVEN, *PREDICTED)}
+    assert added == {
+        "external": "label-L_desc-external_mask.nii.gz",
+        "external_mni": f"{mni}_label-L_desc-external_mask.nii.gz",
+        "contribution": f"{mni}_stat-contribution_statmap.nii.gz",
+    }
+    assert scan.figure("belief") == "sub-X/figures/sub-X_ses-Y_run-2_desc-belief_FLAIR.png"
+
+
+def test_names_of_files_of_no_single_scan_are_those_users_rely_on() -> None:
+    assert {key: row.path for key, row in SET_OUTPUTS.items()} == {
+        "index": "index.html",
+        "report": "{participant}.html",
+        "table": "participants_lesions.tsv",
+        "predictions": "phenotype/bids_app_predictions.tsv",
+        "method": "logs/CITATION.md",
+        "references": "logs/CITATION.bib",
+    }
+    template = "tpl-MNI152NLin2009aSym/anat/tpl-MNI152NLin2009aSym_res-3"
+    assert {key: row.path for key, row in GROUP_OUTPUTS.items()} == {
+        "report": "group.html",
+        "metrics": "group/metrics.json",
+        "table": "group/{name}.tsv",
+        "division": "group/division.tsv",
+        "model": "group/model/{evaluation}",
+        "cache": "group/cache",
+        "checklist": "group/checklist.html",
+        "checklist_table": "group/checklist.tsv",
+        "model_card": "group/model_card.md",
+        "figure": "group/figures/{name}.png",
+        "rating_sheet": "group/rating/rating_sheet.tsv",
+        "rating_page": "group/rating/{name}.html",
+        "rating_key": "group/rating/key/rating_key.tsv",
+        "rater_decisions": "phenotype/rater_decisions.tsv",
+        "readings": "group/rating/key/readings.tsv",
+        "frequency": f"{template}_label-L_desc-{{level}}_probseg.nii.gz",
+        "chi2": f"{template}{{desc}}_stat-chi2_statmap.nii.gz",
+        "selected": f"{template}_desc-selected{{evaluation}}_mask.nii.gz",
+        "method": "logs/CITATION_group.md",
+        "references": "logs/CITATION_group.bib",
+    }
+    assert storage.MASK == "tpl-MNI152NLin2009aSym_res-3_desc-selected_mask.nii.gz"
+    assert dataset.BIDSIGNORE[-2:] == ("participants_lesions.*", "phenotype/bids_app_predictions.*")
 
 
 @given(SCANS, SCANS)

@@ -21,10 +21,10 @@ from bids_app.files import formats
 from bids_app.image import atlas, lesion
 from bids_app.machine.process import Workplace
 from bids_app.parser import parse
-from bids_app.participant import marks
+from bids_app.participant import marks, reports
 from bids_app.participant.recipe import write_reports
 from bids_app.participant.worker import Task
-from bids_app.records.scan import Failure
+from bids_app.records.scan import Outcome
 from bids_app.report import assets
 
 Run = Callable[..., int]
@@ -66,7 +66,6 @@ def task(scan: Scan, raw: Path, output: Path) -> Task:
         place=Workplace(output / "log.txt", output),
         parameters={"lesion_threshold": 0.32, "random_seed": 0, "omp_nthreads": 1},
         small_output=False,
-        verbose=0,
     )
 
 
@@ -219,7 +218,11 @@ def test_another_threshold_redoes_the_lesion_maps_only(
     shutil.copytree(done, output)
     words = (tiny[0], output, "participant", "--skip-bids-validation", "--participant-label", scan.participant)
     before = {key: (output / scan.output(key)).stat().st_mtime_ns for key in OUTPUTS}
+    mark = marks.mark_path(output, scan.name)
+    formats.write_json(mark, formats.read_json(mark) | {"lesion_warnings": ["of the threshold before"]})
     assert run_app(*words, "--lesion-threshold", 0.25) == 0
+    assert formats.read_json(mark)["lesion_warnings"] == []
+    assert formats.read_json(mark)["warnings"] == formats.read_json(marks.mark_path(done, scan.name))["warnings"]
     again = {key for key in OUTPUTS if (output / scan.output(key)).stat().st_mtime_ns != before[key]}
     assert again == {"lesion", "cleaned", "lesion_mni", "cleaned_mni"}
     assert sidecar(output, scan, "lesion")["Threshold"] == 0.25
@@ -261,6 +264,16 @@ def test_a_scan_with_a_file_missing_or_a_broken_mark_is_not_finished(tiny: Place
     for broken in ("", "{", "{}", "[]", '{"checks": 1}'):
         mark.write_text(broken)
         assert not finished(scan, raw, output)
+
+
+def test_the_summary_of_this_run_is_not_read_again_for_the_report(tiny: Places, done: Path, tmp_path: Path) -> None:
+    output, scan = tmp_path / "out", scans_of(tiny[0])[0]
+    shutil.copytree(done, output)
+    summary = marks.read_mark(output, scan.name)
+    assert summary is not None and summary.scan == scan
+    marks.mark_path(output, scan.name).write_text("no mark")
+    assert reports.finished(output, {scan.participant}, [summary]) == {scan.participant: (summary,)}
+    assert reports.finished(output, {scan.participant}) == {scan.participant: ()}
 
 
 # -- reports -------------------------------------------------------------------------------------
@@ -307,7 +320,7 @@ def test_reports_escape_what_scans_say(tiny: Places, done: Path, tmp_path: Path)
     content["warnings"], content["origin"]["source"] = [f"warned {evil}"], f"{evil}.nii.gz"
     formats.write_json(mark, content)
     options = parse([str(tiny[0]), str(output), "participant", "--report-viewer", "none"])
-    write_reports(options, [scan], [Failure(scan.name, f"failed {evil}")])
+    write_reports(options, [scan], [Outcome(scan, "failed", f"failed {evil}", 0.0)])
     text = (output / f"{scan.participant}.html").read_text(encoding="utf-8")
     assert text.count("&lt;script&gt;") >= 2
     assert "<script" not in text

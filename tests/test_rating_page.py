@@ -118,7 +118,7 @@ def test_left_is_left_and_anterior_is_up_as_in_the_figures() -> None:
     tile = sheet[row * ny : (row + 1) * ny, column * nx : (column + 1) * nx]
     down, right = np.argwhere(tile > 150).mean(axis=0)
     assert down < 0.4 * ny and right < 0.4 * nx  # the mark is left and anterior
-    assert slices.canonical(flair).affine[0, 0] > 0  # the figures' pictures begin at the patient's left
+    assert slices.stacked(flair).affine[0, 0] > 0  # the figures' pictures begin at the patient's left
 
 
 def test_the_medulla_is_kept_and_the_neck_is_not() -> None:

@@ -6,6 +6,8 @@ import re
 
 import pytest
 
+from bids_app.bids.names import Scan
+from bids_app.lesions.places import DEFINITIONS
 from bids_app.records.scan import Check, Failure, Origin, Summary
 from bids_app.report import page as report
 
@@ -25,7 +27,7 @@ FACTS = {
 def summary(name: str, lesions: int = 3) -> Summary:
     measures = {"brain_volume_ml": 1400.0, "lesion_volume_ml": 2.5, "cleaned_volume_ml": 1.0, "cleaned_count": 1}
     return Summary(
-        scan=name,
+        scan=Scan.named(name),
         origin=Origin(f"sub-01/{EVIL}.nii.gz", "d", "a", {"lesion_threshold": 0.32}, {"numpy": EVIL}, {"tissues": 1.5}),
         checks=(Check("coverage", 0.5, "share", 0.97, 1.0, f"meaning {EVIL}"),),
         warnings=(f"warning {EVIL}",),
@@ -36,11 +38,11 @@ def summary(name: str, lesions: int = 3) -> Summary:
 
 
 def page(lesions: int = 3) -> str:
-    images = {"sub-01": dict.fromkeys(report.CAPTIONS, b"\x89PNG")}
+    section = report.Section(summary("sub-01", lesions), dict.fromkeys(report.CAPTIONS, b"\x89PNG"))
     rows = [{"scan": EVIL, "prediction": "RRMS", "decision_value": 0.5}]
-    failures = [Failure("sub-01_ses-2", f"line {EVIL}")]
+    failures = [Failure(Scan.named("sub-01_ses-2"), f"line {EVIL}")]
     method = report.method_html(report.method_text("participant", FACTS))
-    return report.participant_page("sub-01", [summary("sub-01", lesions)], images, failures, method, "1.2.3", rows)
+    return report.participant_page("sub-01", [section], failures, method, "1.2.3", rows)
 
 
 def test_nothing_from_the_data_set_is_executed_and_all_of_it_is_shown() -> None:
@@ -54,6 +56,13 @@ def test_the_page_loads_nothing_and_has_every_figure() -> None:
     assert not re.findall(r'(?:src|href)="(?!data:|#)', text)
     assert text.count("data:image/png;base64,") == len(report.CAPTIONS)
     assert report.DISCLAIMER in text
+
+
+def test_places_are_defined_where_reasons_are_shown_and_nowhere_else() -> None:
+    without = report.participant_page("sub-01", [report.Section(summary("sub-01"), {"tissues": b"x"})], [], "", "1")
+    for place, where in DEFINITIONS.items():
+        assert f"{place}: {where}" in page()
+        assert f"{place}: {where}" not in without
 
 
 def test_a_check_outside_its_range_and_a_scan_without_lesion_are_flagged() -> None:

@@ -27,7 +27,7 @@ def test_parts_of_a_decision_lie_on_the_lesions_in_the_viewer(done: Path, tmp_pa
         shutil.copy(done / scan.output(key), tmp_path / scan.output(key))
 
     def layers() -> dict[str, dict[str, Any]]:
-        packed = reports.view_of(tmp_path, scan.name, "light")
+        packed = reports.view_of(tmp_path, scan, "light")
         return {layer["name"]: layer for layer in json.loads(packed)["layers"]}
 
     assert "Part in the decision" not in layers()

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from bids_app import __version__
-from bids_app.bids.names import APP
+from bids_app.bids.names import APP, set_output
 from bids_app.files import formats
 
 BIDS_VERSION = "1.10.0"
@@ -18,8 +18,7 @@ BIDSIGNORE = (  # no trailing slashes: the validator then ignores the line
     "logs",
     "*_xfm.*",
     "*_statmap.*",
-    "participants_lesions.*",
-    "phenotype/bids_app_predictions.*",
+    *(set_output(key).replace(".tsv", ".*") for key in ("table", "predictions")),
 )
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from bids_app.bids.names import group_output
 from bids_app.cohort.covariates import identifiers, prefixed
 from bids_app.errors import BadInputError
 from bids_app.files import formats
@@ -117,7 +118,8 @@ def write_sheet(
     key.insert(0, "code", codes)
     key.insert(1, "scan", [scans[row] for row in order])
     key["read"] = np.where(pd.Series(order).duplicated(), "repeat", "first")
-    sheet_path, key_path = folder / "rating_sheet.tsv", folder / "key" / "rating_key.tsv"
+    sheet_name, key_name = (Path(group_output(name)) for name in ("rating_sheet", "rating_key"))
+    sheet_path, key_path = folder / sheet_name.name, folder / key_name.relative_to(sheet_name.parent)
     formats.write_tsv(sheet_path, sheet)
     formats.write_tsv(key_path, key)
     return sheet_path, key_path

@@ -18,10 +18,10 @@ from io import BytesIO
 from typing import Any
 
 import numpy as np
-from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
 from PIL import Image
 from scipy import ndimage
 
+from bids_app.image.geometry import upright
 from bids_app.records.scan import Volume
 
 BRIGHT = 2.0  # white at first, in units of the median brain signal: lesions, at 1.3 to 1.8, do not saturate
@@ -35,13 +35,13 @@ Box = tuple[slice, slice, slice]
 
 @dataclass(frozen=True)
 class Stack:
-    """Where the slices of one viewer lie: a box of a canonical grid."""
+    """Where the slices of one viewer lie: a box of an upright grid."""
 
     grid: Volume
     box: Box
 
     def cut(self, data: np.ndarray) -> np.ndarray:
-        """Return the box of an array (X, Y, Z) on the canonical grid."""
+        """Return the box of an array (X, Y, Z) on the upright grid."""
         return data[self.box]
 
     @property
@@ -51,12 +51,10 @@ class Stack:
         return sizes[0], sizes[1], sizes[2]
 
 
-def canonical(volume: Volume) -> Volume:
-    """Return the volume with its axes permuted and flipped to point right, anterior and superior."""
-    orientation = io_orientation(volume.affine)
-    affine = volume.affine @ inv_ornt_aff(orientation, volume.data.shape)
-    # axial slices side by side in memory, since most cuts are axial
-    return Volume(np.asfortranarray(apply_orientation(volume.data, orientation)), affine)
+def stacked(volume: Volume) -> Volume:
+    """Return the volume `upright`, axial slices side by side in memory, since most cuts are axial."""
+    turned = upright(volume)
+    return Volume(np.asfortranarray(turned.data), turned.affine)
 
 
 def head(scan: Volume, brain: np.ndarray) -> np.ndarray:
@@ -65,7 +63,7 @@ def head(scan: Volume, brain: np.ndarray) -> np.ndarray:
     Parameters
     ----------
     scan : Volume
-        Canonical (`canonical`).
+        Upright (`stacked`).
     brain : ndarray of bool, shape (X, Y, Z)
         On the same grid; it is part of the head whatever the signal.
 
@@ -88,7 +86,7 @@ def head(scan: Volume, brain: np.ndarray) -> np.ndarray:
 
 
 def around(grid: Volume, inside: np.ndarray) -> Stack:
-    """Return the smallest box of a canonical grid that holds ``inside`` (bool, not empty)."""
+    """Return the smallest box of an upright grid that holds ``inside`` (bool, not empty)."""
     found = ndimage.find_objects(inside.astype(np.uint8))[0]
     return Stack(grid, (found[0], found[1], found[2]))
 
@@ -179,7 +177,7 @@ def blinded(flair: Volume, brain: Volume) -> dict[str, Any]:
     flair, brain : Volume
         Bias-corrected scan and brain mask on one grid, axes as stored.
     """
-    scan, mask = canonical(flair), canonical(brain).data > 0
+    scan, mask = stacked(flair), stacked(brain).data > 0
     inside = head(scan, mask)
     stack = around(scan, inside)
     unit = float(np.median(scan.data[mask])) if mask.any() else float(np.percentile(scan.data, 75))
@@ -245,7 +243,7 @@ def reported(
     contribution : Volume, optional
         What each voxel added to a prediction's decision value.
     """
-    scan, classes = canonical(flair), canonical(tissues).data
+    scan, classes = stacked(flair), stacked(tissues).data
     brain = classes > 0
     inside = head(scan, brain)
     stack = around(scan, inside)
@@ -253,14 +251,14 @@ def reported(
     layers = [gray(stack, scan.data, unit or 1.0, inside)]
     layers.append(labels(stack, "Tissues", classes, TISSUES, TISSUE_NAMES, on=False, fade=0.5))
     if belief is not None:
-        values = np.where(brain, canonical(belief).data, np.nan)
+        values = np.where(brain, stacked(belief).data, np.nan)
         shown = {"colours": DIVERGING, "hide": 0.0, "signed": True, "on": False, "fade": 0.6}
         layers.append(ramp(stack, "Belief", values, (-BELIEF_LIMIT, BELIEF_LIMIT), BELIEF_STEP, **shown))
     layers.append(edge(stack, "Brain mask", brain, "#d55e00", on=False))
     for name, (mask, colour) in lesions.items():
-        layers.append(edge(stack, name, canonical(mask).data, colour, on=True))
+        layers.append(edge(stack, name, stacked(mask).data, colour, on=True))
     if contribution is not None:
-        parts = canonical(contribution).data
+        parts = stacked(contribution).data
         most = float(np.abs(parts).max()) or 1.0
         shown = {"colours": DIVERGING, "hide": 0.0, "signed": True, "on": False, "fade": 0.8}
         values = np.where(np.abs(parts) > FAINT * most, parts, np.nan)
@@ -283,7 +281,7 @@ def glance(belief: Volume, lesion: Volume) -> bytes:
     belief, lesion : Volume
         On the template's 3 mm grid.
     """
-    shown, marked = canonical(belief), canonical(lesion).data > 0
+    shown, marked = stacked(belief), stacked(lesion).data > 0
     levels = np.clip((shown.data + GLANCE_WINDOW) / (2 * GLANCE_WINDOW), 0, 1)
     levels = np.where(shown.data == 0, 0, 10 + np.rint(245 * levels)).astype(np.uint8)  # 0 is outside the brain
     tiles = []

@@ -8,7 +8,7 @@ from functools import cached_property
 
 import numpy as np
 
-from bids_app.bids.names import Scan
+from bids_app.bids.names import Scan, group_output
 from bids_app.cohort import beliefs, lesion_maps
 from bids_app.learning.protocols import MapsFor
 from bids_app.options import Options
@@ -60,5 +60,5 @@ def as_stored(options: Options, scans: Sequence[Scan], name: str) -> np.ndarray:
 
 
 def _source(options: Options, scans: Sequence[Scan], name: str) -> lesion_maps.Source:
-    cache = options.output_dir / "group" / "cache"
+    cache = options.output_dir / group_output("cache")
     return lesion_maps.Source(tuple(scans), options.output_dir, name, cache, options.nprocs)

@@ -26,7 +26,7 @@ _ON_TEMPLATE: dict[str, Any] = {"SpatialReference": SPACE, "Resolution": "3 mm i
 DESC = {"published": "", "leakage-free": "leakageFree"}  # the published maps carry the plain names
 
 
-def write_everything(result: GroupResult, output: Path, bids_dir: Path, lesion_map: str, viewer: str) -> None:
+def write_everything(result: GroupResult, output: Path, bids_dir: Path, lesion_map: str, report_viewer: str) -> None:
     """Write maps, models, tables, metrics.json, model card and last group.html."""
     describe(output, "RRMS against NMOSD by FLAIR", bids_dir, keep=True)
     _write_maps(result, output)
@@ -48,7 +48,7 @@ def write_everything(result: GroupResult, output: Path, bids_dir: Path, lesion_m
     text = group_page.method_text(told.facts)
     formats.write_text(output / group_output("method"), text)
     formats.write_text(output / group_output("references"), page.bibliography())
-    view = assets.data(_view(result, weights)) if viewer != "none" else ""
+    view = assets.data(_view(result, weights)) if report_viewer != "none" else ""
     html = group_page.page(result, told, pictures, page.method_html(text), __version__, view)
     formats.write_text(output / group_output("report"), html)
     _write_checklist(told.metrics, output)

@@ -14,7 +14,6 @@ import pandas as pd
 from bids_app import __version__
 from bids_app.bids.names import Scan, group_output
 from bids_app.cohort import labels, lesion_maps, ratings
-from bids_app.errors import UsageError
 from bids_app.files import atomic, formats
 from bids_app.group import competition, permutation, rating
 from bids_app.group.maps import Maps
@@ -179,9 +178,6 @@ def _nested(
 ) -> tuple[dict[str, Nested], Permutation | None]:
     """Return the nested cross-validation and its permutation test, as far as they are asked for."""
     if not options.nested_folds:
-        if options.permutations:
-            what = "--permutations repeats the nested cross-validation"
-            raise UsageError(what, remedy="set --nested-folds to 2 or more")
         return {}, None
     log.info("nested cross-validation, %d folds", options.nested_folds)
     positive, participants = labelled.positive, labelled.participants

@@ -34,14 +34,13 @@ Network = Callable[[np.ndarray], np.ndarray]
 
 @dataclass(frozen=True)
 class Brain:
-    """The brain of one scan: ``mask`` (bool) and ``logit`` (float32, > 0 in the brain) on the scan's grid.
+    """The brain of one scan: ``mask`` (bool) on the scan's grid.
 
     ``centre`` (3,) and ``axes`` (3, 3) say where the network's grid lay: world point = centre + axes @ (grid mm).
     ``confidence`` is the mean of 2|p - 1/2| over the voxels of the network's grid with p > 0.1, in [0, 1].
     """
 
     mask: np.ndarray
-    logit: np.ndarray
     centre: np.ndarray
     axes: np.ndarray
     confidence: float
@@ -124,7 +123,7 @@ def find_brain(scan: Volume, network: Network, axes: np.ndarray | None = None) -
     _, centre, level = best
     total, confidence = _averaged_answer(small, network, centre, turn, level)
     native = to_scan(total, centre, turn, scan)
-    return Brain(_given(scan.data, _whole(native > 0)), native, centre, turn, confidence)
+    return Brain(_given(scan.data, _whole(native > 0)), centre, turn, confidence)
 
 
 def _starts(small: Volume, axes: np.ndarray) -> Iterator[np.ndarray]:

@@ -28,7 +28,6 @@ def find_anatomy(
     *,
     seed: int,
     trust_header: bool,
-    warnings: tuple[str, ...] = (),
     step: Callable[[str], None] = lambda name: None,
     network: Network | None = None,
 ) -> Anatomy:
@@ -73,9 +72,9 @@ def find_anatomy(
         belief=belief,
         warped=grid.like(registration.to_template(fit.alignment.forward, fit.flair, grid)),
         checks=quality.checks(scan, fit, coverage=coverage, pooled=belief.moments, known=trust_header and not turned),
-        warnings=(*warnings, TURNED) if turned else warnings,
+        warnings=(TURNED,) if turned else (),
         measures={
-            "brain_volume_ml": float(fit.tissues.mask.sum()) * scan.voxel_ml,
+            "brain_volume_ml": fit.brain_volume_ml,
             **_volumes(fit.tissues, scan),
             "gm_mean": belief.gm_mean,
             "belief_mean": belief.moments.mean,

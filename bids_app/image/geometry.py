@@ -71,18 +71,24 @@ def sample(volume: Volume, points: np.ndarray) -> np.ndarray:
     return values.reshape(points.shape[:-1])
 
 
+def upright(volume: Volume) -> Volume:
+    """Return the same image with its axes stored nearest to right, anterior, superior: permuted and flipped only."""
+    turn = orientations.io_orientation(volume.affine)
+    affine = volume.affine @ orientations.inv_ornt_aff(turn, volume.data.shape)
+    return Volume(orientations.apply_orientation(volume.data, turn), affine)
+
+
 def canonical(volume: Volume) -> Volume:
-    """Return the same image with its axes stored nearest to right, anterior, superior.
+    """Return the same image `upright`, with an affine that does not depend on how it was stored either.
 
     Whatever order a scanner stores its axes in, the chain then sees equal arrays. World coordinates stay to
     0.02 mm: the linear part is rounded, since headers keep 7 digits of it and registration is chaotic, so
     that without rounding a scan and its re-stored copy would differ in some per cent of their lesion voxels.
     """
-    turn = orientations.io_orientation(volume.affine)
-    data = orientations.apply_orientation(volume.data, turn)
-    affine = volume.affine @ orientations.inv_ornt_aff(turn, volume.data.shape)
+    turned = upright(volume)
+    affine = turned.affine.copy()
     affine[:3, :3] = np.round(affine[:3, :3], LINEAR_DIGITS)
-    return Volume(np.ascontiguousarray(data), affine)
+    return Volume(np.ascontiguousarray(turned.data), affine)
 
 
 def centre(volume: Volume) -> np.ndarray:
@@ -113,6 +119,8 @@ def stored_like(data: np.ndarray, original: Volume) -> np.ndarray:
 class Frame:
     """The frame in which a scan is analysed: see `canonical` and `centred`. Results do not depend on how it is stored.
 
+    Arrays and affines go ``inward``, from the stored scan to the frame, and ``outward``; one undoes the other.
+
     Attributes
     ----------
     original : Volume
@@ -129,7 +137,7 @@ class Frame:
     def grid(self) -> Volume:  # noqa: D102
         return centred(canonical(self.original))
 
-    @property
+    @cached_property
     def offset(self) -> np.ndarray:  # noqa: D102
         return centre(canonical(self.original))
 
@@ -140,3 +148,21 @@ class Frame:
     def outward(self, data: np.ndarray) -> np.ndarray:
         """Return an array on the frame's grid in the axes of the original."""
         return stored_like(data, self.original)
+
+    def affine_inward(self, affine: np.ndarray, *, to_scan: bool = True) -> np.ndarray:
+        """Return an affine (4, 4) of the scan's world (RAS+, mm) as one of the frame's.
+
+        ``to_scan`` says that it leads to points of the scan, as that of an image on its voxels does, and not from them.
+        """
+        return _moved(affine, -self.offset, to_scan)
+
+    def affine_outward(self, affine: np.ndarray, *, to_scan: bool = True) -> np.ndarray:
+        """Return an affine (4, 4) of the frame's world as one of the scan's; the way back of `Frame.affine_inward`."""
+        return _moved(affine, self.offset, to_scan)
+
+
+def _moved(affine: np.ndarray, offset: np.ndarray, to_scan: bool) -> np.ndarray:
+    """Return an affine whose target (``to_scan``), or else whose source, is moved by ``offset`` (3,), mm."""
+    moved = np.array(affine, float)
+    moved[:3, 3] += offset if to_scan else -moved[:3, :3] @ offset
+    return moved

@@ -99,7 +99,7 @@ def checks(scan: Volume, fit: Fit, *, coverage: float, pooled: Moments, known: b
     """
     means = fit.tissues.means
     values = {
-        "brain_volume_ml": float(fit.tissues.mask.sum()) * scan.voxel_ml,
+        "brain_volume_ml": fit.brain_volume_ml,
         "template_agreement": fit.agreement,
         "template_overlap": fit.overlap,
         "brain_confidence": fit.confidence,

@@ -19,7 +19,6 @@ from bids_app.records.scan import Anatomy, Priors, Tissues, Volume
 
 NONE_FOUND = "no lesion found: no voxel of the brain exceeds the threshold"
 TOO_SMALL = "lesions are too small for the 3 mm grid: the normalised lesion map is empty"
-WARNINGS = (NONE_FOUND, TOO_SMALL, external.EMPTY)
 PROBABLE = CUT["network"]  # probability that is lesion in the network's map
 DIGITS = 3  # of the probability that are kept
 MARGIN = 2  # voxels about the brain: interpolation finds zeros there, as it would farther out

@@ -53,10 +53,11 @@ class Ending(NamedTuple):
 
 @dataclass(frozen=True)
 class Workplace:
-    """Where a run works: its log, and a folder for temporary files that goes with it."""
+    """Where a run works: its log and how much it says, and a folder for temporary files that goes with it."""
 
     log_file: Path
     work_dir: Path
+    verbose: int = 0
 
 
 @contextmanager
@@ -82,7 +83,7 @@ def workplace(output_dir: Path, work_dir: Path | None, verbose: int) -> Iterator
             log_file = output_dir / "logs" / stamp / "log.txt"
             atomic.make_folder(log_file.parent)
             log_to(log_file, verbose)
-            yield Workplace(log_file, folder)
+            yield Workplace(log_file, folder, verbose)
     finally:
         if work_dir is None:
             with suppress(OSError):  # another run is using it

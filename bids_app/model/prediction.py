@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from bids_app import __version__
-from bids_app.bids.names import APP, Scan
+from bids_app.bids.names import APP, Scan, set_output
 from bids_app.cohort import beliefs, lesion_maps
 from bids_app.cohort.covariates import identifiers
 from bids_app.errors import BadInputError
@@ -23,7 +23,7 @@ from bids_app.recommended.features import lesion_free
 from bids_app.records.recommended import Neighbour
 from bids_app.records.results import StoredLinear, StoredModel
 
-TABLE = f"phenotype/{APP}_predictions"
+TABLE = set_output("predictions")
 COLUMNS: dict[str, dict[str, object]] = {
     "participant_id": {"Description": "Participant"},
     "session_id": {"Description": "Session"},
@@ -189,7 +189,7 @@ def write(table: pd.DataFrame, output_dir: Path) -> Path:
     BadInputError
         The table of earlier runs cannot be read.
     """
-    path = output_dir / f"{TABLE}.tsv"
+    path = output_dir / TABLE
     if path.exists():
         before = formats.read_tsv(path, required=("scan", "decision_value", "model_digest")).reindex(
             columns=list(COLUMNS)
@@ -203,13 +203,13 @@ def write(table: pd.DataFrame, output_dir: Path) -> Path:
             "Research software, no medical device; valid only where other diseases have been excluded."
         }
     }
-    formats.write_json(output_dir / f"{TABLE}.json", about | COLUMNS)
+    formats.write_json(path.with_suffix(".json"), about | COLUMNS)
     return path
 
 
 def read(output_dir: Path) -> list[dict[str, object]]:
     """Return the rows that a report shows, without the model's digest; none where nothing was predicted."""
-    path = output_dir / f"{TABLE}.tsv"
+    path = output_dir / TABLE
     if not path.exists():
         return []
     table = formats.read_tsv(path, required=tuple(COLUMNS)).drop(columns="model_digest").dropna(axis=1, how="all")

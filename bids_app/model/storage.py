@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from bids_app import __version__
-from bids_app.bids.names import SPACE
+from bids_app.bids.names import SPACE, group_output
 from bids_app.errors import BadInputError, BidsAppError, MissingInputError
 from bids_app.files import arrays as npz
 from bids_app.files import formats
@@ -31,7 +31,7 @@ from bids_app.records.results import StoredModel
 FORMAT = 2  # 1 held its arrays in the format of skops
 RULE = "belief > threshold inside the brain mask; normalised to 3 mm, linear; lesion where at least 0.5"
 ARRAYS = "arrays.npz"
-MASK = f"tpl-{SPACE}_res-3_desc-selected_mask.nii.gz"
+MASK = Path(group_output("selected", evaluation="")).name
 FILES = (ARRAYS, "model.libsvm", MASK)  # beside model.json
 QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 MOST_BYTES = 512 << 20  # of the JSON
@@ -142,15 +142,14 @@ def find(path: Path) -> Path:
         There is none.
     """
     places = [path.parent if path.name == "model.json" else path]
-    places += [
-        path / above / name for name in ("recommended", "leakage-free") for above in ("", "model", "group/model")
-    ]
+    for name in ("recommended", "leakage-free"):
+        parts = Path(group_output("model", evaluation=name)).parts
+        places += [path.joinpath(*parts[-n:]) for n in range(1, len(parts) + 1)]
     for place in places:
         if (place / "model.json").is_file():
             return place
-    raise MissingInputError(
-        "no model here (no model.json)", path, "give <output_dir>/group/model/recommended of a group run"
-    )
+    wanted = group_output("model", evaluation="recommended")
+    raise MissingInputError("no model here (no model.json)", path, f"give <output_dir>/{wanted} of a group run")
 
 
 def libsvm_text(model: Model) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,7 @@ from bids_app.files import atomic, formats
 from bids_app.image.geometry import Frame
 from bids_app.lesions.kinds import prefix
 from bids_app.participant import sidecars, transforms
-from bids_app.participant.marks import mark_path, read_mark
+from bids_app.participant.marks import mark_path, write_mark
 from bids_app.records.lesions import Analysis, LesionMap
 from bids_app.records.scan import Origin, Summary
 
@@ -25,18 +25,22 @@ LESION_FIGURES = ("belief", "lesions", "template", "histogram")
 
 @dataclass(frozen=True)
 class Target:
-    """Where the outputs of a scan go: the output directory, and the rows of `OUTPUTS` that are wanted."""
+    """Where the outputs of a scan go: the output directory, and the rows of `OUTPUTS` that are wanted.
+
+    ``before`` are the paths of the outputs that an earlier run finished.
+    """
 
     scan: Scan
     output_dir: Path
     keys: Sequence[str]
+    before: tuple[str, ...] = ()
 
     def path(self, key: str) -> Path:
         """Return the path of an output."""
         return self.output_dir / self.scan.output(key)
 
 
-def write(target: Target, found: Analysis, frame: Frame, origin: Origin, before: Summary | None = None) -> Summary:
+def write(target: Target, found: Analysis, frame: Frame, origin: Origin, *, lesions_only: bool = False) -> Summary:
     """Write the derivatives of a scan with their sidecars, its figures, and last its mark.
 
     Parameters
@@ -47,8 +51,8 @@ def write(target: Target, found: Analysis, frame: Frame, origin: Origin, before:
     frame : Frame
         Of the scan: native images go back to the axes it is stored in, transforms to its world.
     origin : Origin
-    before : Summary, optional
-        What was finished at another threshold: only what depends on the threshold is then written.
+    lesions_only : bool
+        Write only what depends on the threshold: the rest was finished at another one.
 
     Raises
     ------
@@ -58,23 +62,24 @@ def write(target: Target, found: Analysis, frame: Frame, origin: Origin, before:
     scan, output_dir = target.scan, target.output_dir
     _clear(target)
     for key in target.keys:
-        if key in LESION_KEYS or not before:
+        if key in LESION_KEYS or not lesions_only:
             _write_image(target, key, found, frame)
     for key, content in sidecars.of(scan, found, target.keys).items():
         formats.write_json(formats.sidecar(target.path(key)), content)
-    places = {key: f"{scan.participant}/figures/{scan.name}_desc-{key}_FLAIR.png" for key in FIGURES}
-    for key, picture in _draw(found, LESION_FIGURES if before else FIGURES).items():
+    places = {key: scan.figure(key) for key in FIGURES}
+    for key, picture in _draw(found, LESION_FIGURES if lesions_only else FIGURES).items():
         formats.write_bytes(output_dir / places[key], picture)
     summary = Summary(
-        scan=scan.name,
+        scan=scan,
         origin=origin,
         checks=found.checks,
-        warnings=found.warnings,
+        warnings=found.anatomy.warnings,
+        lesion_warnings=found.lesions.warnings,
         measures=found.measures,
         outputs=tuple(scan.output(key) for key in target.keys),
         figures=places,
     )
-    formats.write_json(mark_path(output_dir, scan.name), asdict(summary))
+    write_mark(output_dir, summary)
     return summary
 
 
@@ -86,17 +91,16 @@ def _write_image(target: Target, key: str, found: Analysis, frame: Frame) -> Non
         formats.write_nifti(target.path(key), normalised[key], found.anatomy.belief.mni.affine)
     else:
         source = {"forward": alignment.forward, "inverse": alignment.inverse}[key]
-        transforms.write(Path(source), target.path(key), frame.offset, to_scan=key == "forward")
+        transforms.outward(Path(source), target.path(key), frame, to_scan=key == "forward")
 
 
 def _clear(target: Target) -> None:
     """Make way: no mark until the end, nothing half written of a killed run, nothing old that is not wanted now."""
     scan, output_dir = target.scan, target.output_dir
-    old = read_mark(output_dir, scan.name)
     mark_path(output_dir, scan.name).unlink(missing_ok=True)
     for folder in (output_dir / scan.folder, output_dir / scan.participant / "figures"):
         atomic.remove_parts(folder, f"{scan.name}_")
-    for path in set(old.outputs if old else ()) - {scan.output(key) for key in target.keys}:
+    for path in set(target.before) - {scan.output(key) for key in target.keys}:
         (output_dir / path).unlink(missing_ok=True)
         formats.sidecar(output_dir / path).unlink(missing_ok=True)
 

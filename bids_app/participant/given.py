@@ -7,13 +7,14 @@ import re
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from bids_app.bids.names import SPACE, Scan, parse_name
 from bids_app.errors import BadInputError, BidsAppError, MissingInputError
 from bids_app.files import formats
+from bids_app.image.geometry import Frame
 from bids_app.records.lesions import Given
 from bids_app.records.scan import Volume
 
@@ -22,6 +23,14 @@ OWN = ("space", "res", "den", "label", "desc")  # entities that a derivative add
 FORMS = "_label-L_mask, _label-lesion_mask or _desc-lesion_mask (.nii.gz)"
 EMPTY_REMEDY = "remove it if nothing was outlined; where lesion-free is meant, give --accept-empty-masks"
 WHOLE = 1e-3  # a mask's values may differ from 0 and 1 by this (scaled integers)
+
+
+class MaskFile(NamedTuple):
+    """A mask that somebody made of one scan: its path, and the options that it came by."""
+
+    path: Path
+    lesion_derivatives: Path
+    accept_empty_masks: bool = False
 
 
 def find(folder: Path, scans: Sequence[Scan]) -> tuple[dict[str, Path], list[str]]:
@@ -74,11 +83,11 @@ def _fitting(path: Path, scans: Sequence[Scan]) -> list[str]:
     return equal or [scan.name for scan in scans if wanted <= set(scan.entities)]
 
 
-def parameters(folder: Path, path: Path) -> dict[str, Any]:
+def parameters(mask: MaskFile) -> dict[str, Any]:
     """Return what a scan's outputs depend on: which mask, who made it, and its bytes."""
     return {
-        "external_mask": f"{path.relative_to(folder)} ({_maker(folder)})",
-        "external_digest": hashlib.sha256(path.read_bytes()).hexdigest(),
+        "external_mask": f"{mask.path.relative_to(mask.lesion_derivatives)} ({_maker(mask.lesion_derivatives)})",
+        "external_digest": hashlib.sha256(mask.path.read_bytes()).hexdigest(),
     }
 
 
@@ -92,14 +101,15 @@ def _maker(folder: Path) -> str:
         return "origin not told"
 
 
-def read(path: Path, offset: np.ndarray, origin: str, *, accept_empty: bool = False) -> Given:
-    """Return a mask in the chain's frame: ``offset`` (3,) is the world position of its origin, mm.
+def read(file: MaskFile, frame: Frame, origin: str) -> Given:
+    """Return a mask in the frame of its scan; ``origin`` says who made it.
 
     Raises
     ------
     MissingInputError, BadInputError
         No such file; no mask; in the space of another template; empty, unless that is accepted.
     """
+    path = file.path
     space = parse_name(path.name)[0].get("space", "")
     if space.startswith(("MNI", "ICBM")) and space != SPACE:
         raise BadInputError(f"space-{space} is not known here", path, f"give it in the scan's space or in {SPACE}")
@@ -110,9 +120,7 @@ def read(path: Path, offset: np.ndarray, origin: str, *, accept_empty: bool = Fa
     mask = np.abs(data - 1) <= WHOLE
     if not (mask | (np.abs(data) <= WHOLE)).all():  # also where nan
         raise BadInputError("holds other values than 0 and 1, so it is no mask", path, "binarise it")
-    if not (accept_empty or mask.any()):
+    if not (file.accept_empty_masks or mask.any()):
         raise BadInputError("the lesion mask is empty", path, EMPTY_REMEDY)
-    moved = np.array(affine, float)
-    if space != SPACE:
-        moved[:3, 3] -= offset
-    return Given(Volume(mask, moved), space == SPACE, origin)
+    of_template = space == SPACE
+    return Given(Volume(mask, affine if of_template else frame.affine_inward(affine)), of_template, origin)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from bids_app import __version__
-from bids_app.bids.names import Scan
+from bids_app.bids.names import Scan, group_output, set_output
 from bids_app.cohort import labels
 from bids_app.errors import BidsAppError
 from bids_app.files import atomic, formats
@@ -20,68 +20,78 @@ from bids_app.records.scan import Failure, Volume
 from bids_app.report import index_page
 
 log = logging.getLogger("bids_app")
-PAGE = "index.html"
+PAGE = set_output("index")
+GLANCE = "glance"  # the small picture of a scan
 
 
 def write(output: Path, bids_dir: Path) -> Path | None:
     """Write ``index.html`` of all finished scans and return its path; nothing where no scan is finished."""
     with atomic.locked(output / "logs" / "index.lock"):
-        table = output / f"{TABLE}.tsv"
+        table = output / TABLE
         failures = failed(output)
         if not table.exists() and not failures:
             return None
         finished = formats.read_tsv(table, required=("participant_id", "scan")) if table.exists() else pd.DataFrame()
         rejected, outcomes = _rejected(bids_dir, output), _outcomes(output)
-        rows = [_row(output, record, rejected, outcomes) for record in finished.to_dict("records")]
-        there = (output / "group.html").is_file()
+        records = zip(_scans(finished), finished.to_dict("records"), strict=True)
+        rows = [_row(output, scan, record, rejected, outcomes) for scan, record in records if scan]
+        there = (output / group_output("report")).is_file()
         formats.write_text(output / PAGE, index_page.page(rows, failures, group_report=there, version=__version__))
     return output / PAGE
 
 
-def picture_path(scan: str) -> str:
-    """Return where a scan's small picture lies, relative to the output directory."""
-    return f"{scan.partition('_')[0]}/figures/{scan}_desc-glance_FLAIR.png"
+def _scans(finished: pd.DataFrame) -> list[Scan | None]:
+    """Return the scan of each row; None, and a word in the log, where somebody wrote what is no scan."""
+    found: list[Scan | None] = []
+    for name in finished.get("scan", ()):
+        try:
+            found.append(Scan.named(str(name)))
+        except BidsAppError:
+            log.warning("%s: %s is no scan; it is not on the page of all scans", TABLE, name)
+            found.append(None)
+    return found
 
 
-def write_picture(output: Path, name: str) -> None:
+def write_picture(output: Path, scan: Scan) -> None:
     """Write a scan's small picture from its maps in template space, if they are there."""
     from bids_app.drawing import slices  # 30 MB: not in the command, where workers write the reports
 
-    scan = Scan.named(name)
     paths = [output / scan.output(key) for key in ("belief_mni", "lesion_mni")]
     if all(path.is_file() for path in paths):
         belief, lesion = (Volume(*formats.read_nifti(path)) for path in paths)
-        formats.write_bytes(output / picture_path(name), slices.glance(belief, lesion))
+        formats.write_bytes(output / scan.figure(GLANCE), slices.glance(belief, lesion))
 
 
 def failed(output: Path) -> list[Failure]:
     """Return the scans that failed in their latest run and are not finished, by name."""
-    lines: dict[str, str] = {}
+    lines: dict[Scan, str] = {}
     for path in sorted((output / "logs").glob("*/failures.json")):  # folders are named by time
         try:
-            lines |= {name: str(line) for name, line in formats.read_json(path).items()}
+            lines |= {Scan.named(name): str(line) for name, line in formats.read_json(path).items()}
         except BidsAppError as error:
             log.warning("%s; its failures are not on the page of all scans", error)
-    return [Failure(name, line) for name, line in sorted(lines.items()) if not marks.mark_path(output, name).is_file()]
+    failures = [Failure(scan, lines[scan]) for scan in sorted(lines, key=lambda scan: scan.name)]
+    return [each for each in failures if not marks.mark_path(output, each.scan.name).is_file()]
 
 
 def _row(
-    output: Path, record: Mapping[str, object], rejected: set[tuple[str, str | None]], outcomes: Mapping[str, str]
+    output: Path,
+    scan: Scan,
+    record: Mapping[str, object],
+    rejected: set[tuple[str, str | None]],
+    outcomes: Mapping[str, str],
 ) -> index_page.Row:
     values = {name: _value(record.get(name)) for name in index_page.NUMBERS}
-    participant, name = str(record["participant_id"]), str(record["scan"])
-    session = str(record.get("session_id") or "") if isinstance(record.get("session_id"), str) else ""
-    flags = record.get("flags")
-    picture = output / picture_path(name)
+    flags, picture = record.get("flags"), output / scan.figure(GLANCE)
     return index_page.Row(
-        participant=participant,
-        session=session,
-        scan=name,
+        participant=scan.participant,
+        session=scan.session or "",
+        scan=scan.name,
         measures={key: value for key, value in values.items() if value is not None},
         flags=tuple(flags.split(",")) if isinstance(flags, str) else (),
         picture=picture.read_bytes() if picture.is_file() else b"",
-        outcome=outcomes.get(name, ""),
-        left_out=bool({(participant, session or None), (participant, None)} & rejected),
+        outcome=outcomes.get(scan.name, ""),
+        left_out=bool({(scan.participant, scan.session), (scan.participant, None)} & rejected),
     )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from bids_app.bids.names import Scan
+from bids_app.bids.names import Scan, set_output
 from bids_app.errors import BidsAppError
 from bids_app.files import atomic, formats
 from bids_app.lesions import kinds
@@ -17,7 +17,7 @@ from bids_app.participant import marks
 from bids_app.records.scan import Outcome, Summary
 
 log = logging.getLogger("bids_app")
-TABLE = "participants_lesions"  # not in phenotype/: there BIDS allows one row a participant only
+TABLE = set_output("table")  # not in phenotype/: there BIDS allows one row a participant only
 
 
 def _of_maps() -> dict[str, str]:
@@ -75,12 +75,12 @@ def write(output: Path, outcomes: Sequence[Outcome], untold: Sequence[Scan] = ()
     """
     found = [(outcome.scan, outcome.summary) for outcome in outcomes]
     found += [(scan, marks.read_mark(output, scan.name)) for scan in untold]
-    with atomic.locked(output / "logs" / f"{TABLE}.lock"):
+    with atomic.locked(output / "logs" / Path(TABLE).with_suffix(".lock")):
         _write(output, [(scan, summary) for scan, summary in found if summary])
 
 
 def _write(output: Path, finished: Sequence[tuple[Scan, Summary]]) -> None:
-    path = output / f"{TABLE}.tsv"
+    path = output / TABLE
     table = pd.DataFrame([row(scan, summary) for scan, summary in finished])
     if path.exists():
         try:
@@ -94,7 +94,7 @@ def _write(output: Path, finished: Sequence[tuple[Scan, Summary]]) -> None:
         return
     formats.write_tsv(path, table.sort_values("scan"))
     about = {name: {"Description": text} for name, text in COLUMNS.items() if name in table}
-    formats.write_json(output / f"{TABLE}.json", about)
+    formats.write_json(path.with_suffix(".json"), about)
 
 
 def row(scan: Scan, summary: Summary) -> dict[str, Any]:

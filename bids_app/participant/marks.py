@@ -10,9 +10,11 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from bids_app.bids.names import Scan
 from bids_app.errors import BidsAppError
 from bids_app.files import formats
 from bids_app.machine import software
@@ -63,12 +65,18 @@ def read_mark(output_dir: Path, scan: str) -> Summary | None:
             Check(**{key: item[key] for key in ("name", "value", "unit", "low", "high", "meaning")})
             for item in content["checks"]
         )
-        for key in ("warnings", "outputs"):
-            content[key] = tuple(content[key])
+        for key in ("warnings", "lesion_warnings", "outputs"):
+            content[key] = tuple(content.get(key, ()))
         content["origin"] = Origin(**content["origin"])
+        content["scan"] = Scan(Scan.named(content["scan"]).entities, content["origin"].source)
         return Summary(**content)
     except (BidsAppError, TypeError, KeyError):
         return None
+
+
+def write_mark(output_dir: Path, summary: Summary) -> None:
+    """Write the mark that says that a scan is finished; `read_mark` gives the summary back."""
+    formats.write_json(mark_path(output_dir, summary.scan.name), asdict(summary) | {"scan": summary.scan.name})
 
 
 def finished(output_dir: Path, mark: Summary | None, wanted: str, outputs: Sequence[str]) -> bool:

@@ -16,12 +16,7 @@ from bids_app.model import explanation, prediction
 from bids_app.records.reasons import LeftOut, Reasons
 from bids_app.records.results import StoredLinear, StoredModel
 
-MAP = "contribution"
-
-
-def figure_path(scan: str, participant: str) -> str:
-    """Return the path of a scan's figure, relative to the output directory."""
-    return f"{participant}/figures/{scan}_desc-reasons_FLAIR.png"
+MAP, FIGURE = "contribution", "reasons"
 
 
 def write(
@@ -56,7 +51,7 @@ def write(
         }
         formats.write_json(formats.sidecar(path), about)
         picture = reasons(found, _belief(output_dir / scan.output("belief_mni")), stored.purpose.levels)
-        formats.write_bytes(output_dir / figure_path(scan.name, scan.participant), picture)
+        formats.write_bytes(output_dir / scan.figure(FIGURE), picture)
 
 
 def _about(found: Reasons | LeftOut) -> dict[str, object]:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from bids_app import __version__
 from bids_app.bids.dataset import describe
-from bids_app.bids.names import Scan
+from bids_app.bids.names import Scan, set_output
 from bids_app.bids.query import find_scans, read_filters
 from bids_app.bids.validation import validate
 from bids_app.files import formats
@@ -89,7 +89,7 @@ def _summary(options: Options, found: Found, outcomes: Sequence[Outcome]) -> End
             failed.append(f"{line}, though asked for by name")
         log.warning("%s", line)
     for name in sorted({scan.participant for scan in found.scans}):
-        log.info("report: %s", options.output_dir / f"{name}.html")
+        log.info("report: %s", options.output_dir / set_output("report", participant=name))
     for outcome in sorted(outcomes, key=lambda each: each.scan.name):
         log.info("  %-24s %-9s %6.1f s", outcome.scan.name, outcome.status, outcome.seconds)
     counts = {status: sum(o.status == status for o in outcomes) for status in ("done", "unchanged", "failed")}
@@ -129,9 +129,9 @@ def process(options: Options, scans: Sequence[Scan], place: Workplace) -> list[O
     if model:
         finished = [outcome.scan for outcome in outcomes if outcome.status != "failed"]
         _predict(options, model, sorted(finished, key=lambda scan: scan.path), place.work_dir)
-    failures = [Failure(o.scan.name, o.line) for o in outcomes if o.status == "failed"]
-    formats.write_json(place.log_file.parent / "failures.json", {f.scan: f.line for f in failures})
-    write_reports(options, scans, failures)
+    failures = {outcome.scan.name: outcome.line for outcome in outcomes if outcome.status == "failed"}
+    formats.write_json(place.log_file.parent / "failures.json", failures)
+    write_reports(options, scans, outcomes)
     return outcomes
 
 
@@ -139,29 +139,26 @@ def _failed(outcome: Outcome) -> bool:
     return outcome.status == "failed"
 
 
-def _given(options: Options, scans: Sequence[Scan]) -> dict[str, Path]:
+def _given(options: Options, scans: Sequence[Scan]) -> dict[str, given.MaskFile]:
     """Return the lesion masks that somebody made, by scan."""
     if not options.lesion_derivatives:
         return {}
-    masks, said = given.find(options.lesion_derivatives.absolute(), scans)
+    folder = options.lesion_derivatives.absolute()  # workers of a cluster may have been started elsewhere
+    masks, said = given.find(folder, scans)
     for line in said:
         log.warning("%s", line)
-    return masks
+    return {name: given.MaskFile(path, folder, options.accept_empty_masks) for name, path in masks.items()}
 
 
-def _task(options: Options, scan: Scan, place: Workplace, mask: Path | None) -> worker.Task:
-    # absolute: workers of a cluster may have been started elsewhere
-    folder = (options.lesion_derivatives or Path()).absolute()
-    return worker.Task(
+def _task(options: Options, scan: Scan, place: Workplace, mask: given.MaskFile | None) -> worker.Task:
+    return worker.Task(  # absolute: workers of a cluster may have been started elsewhere
         scan=scan,
         bids_dir=options.bids_dir.absolute(),
         output_dir=options.output_dir.absolute(),
-        place=Workplace(place.log_file.absolute(), place.work_dir.absolute()),
-        parameters=_parameters(options) | (given.parameters(folder, mask) if mask else {}),
-        given=mask,
-        accept_empty=options.accept_empty_masks,
+        place=replace(place, log_file=place.log_file.absolute(), work_dir=place.work_dir.absolute()),
+        parameters=_parameters(options) | (given.parameters(mask) if mask else {}),
         small_output=options.small_output,
-        verbose=options.verbose,
+        mask=mask,
     )
 
 
@@ -212,15 +209,20 @@ def write_dataset_files(output: Path, bids_dir: Path) -> None:
     )
 
 
-def write_reports(options: Options, scans: Sequence[Scan], failures: Sequence[Failure]) -> list[Path]:
-    """Write ``sub-X.html`` of every participant touched, and the method text; return the reports' paths."""
+def write_reports(options: Options, scans: Sequence[Scan], outcomes: Sequence[Outcome]) -> list[Path]:
+    """Write ``sub-X.html`` of every participant touched, and the method text; return the reports' paths.
+
+    ``outcomes`` are those of this run; of other finished scans the marks are read.
+    """
     from bids_app.participant import index, reports  # matplotlib takes a second to import: only where it is needed
 
     output = options.output_dir
-    finished = reports.finished(output, {scan.participant for scan in scans})
+    failures = [Failure(outcome.scan, outcome.line) for outcome in outcomes if outcome.status == "failed"]
+    known = [outcome.summary for outcome in outcomes if outcome.status != "failed" and outcome.summary]
+    finished = reports.finished(output, {scan.participant for scan in scans}, known)
     texts = report.method_text("participant", _facts(finished, scans))
-    formats.write_text(output / "logs" / "CITATION.md", texts)
-    formats.write_text(output / "logs" / "CITATION.bib", report.bibliography())
+    formats.write_text(output / set_output("method"), texts)
+    formats.write_text(output / set_output("references"), report.bibliography())
     method = report.method_html(texts)
     predictions = _predictions(output)
     tasks = [
@@ -228,10 +230,10 @@ def write_reports(options: Options, scans: Sequence[Scan], failures: Sequence[Fa
             participant=participant,
             summaries=summaries,
             output=output.absolute(),
-            failures=tuple(f for f in failures if f.scan.split("_")[0] == participant),
+            failures=tuple(f for f in failures if f.scan.participant == participant),
             predictions=tuple(row for row in predictions if row["participant_id"] == participant),
             method_html=method,
-            viewer=options.report_viewer,
+            report_viewer=options.report_viewer,
         )
         for participant, summaries in sorted(finished.items())
     ]
@@ -256,12 +258,12 @@ def _predictions(output: Path) -> list[dict[str, object]]:
 
 def _facts(finished: Mapping[str, Sequence[Summary]], scans: Sequence[Scan]) -> dict[str, Any]:
     names = {scan.name for scan in scans}
-    summaries = [summary for each in finished.values() for summary in each if summary.scan in names]
+    summaries = [summary for each in finished.values() for summary in each if summary.scan.name in names]
     return {
         "version": __version__,
         "software": software.software("participant"),
         "n_scans": len(summaries),
-        "n_participants": len({s.scan.split("_")[0] for s in summaries}),
+        "n_participants": len({summary.scan.participant for summary in summaries}),
         "lesion_threshold": summaries[0].origin.parameters["lesion_threshold"] if summaries else None,
         "random_seed": summaries[0].origin.parameters["random_seed"] if summaries else None,
     }

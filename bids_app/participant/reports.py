@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from bids_app import __version__
-from bids_app.bids.names import Scan
+from bids_app.bids.names import Scan, set_output
 from bids_app.errors import WriteFailedError
 from bids_app.files import formats
 from bids_app.participant import index, marks
@@ -31,10 +31,7 @@ LESSER = {"full": ("full", "light"), "light": ("light",), "none": ()}  # what is
 
 @dataclass(frozen=True)
 class Task:
-    """What one report is made of, beside what is on disk; small enough to be sent to another process.
-
-    ``viewer`` is that of the option ``--report-viewer``.
-    """
+    """What one report is made of, beside what is on disk; small enough to be sent to another process."""
 
     participant: str
     summaries: tuple[Summary, ...]
@@ -42,28 +39,27 @@ class Task:
     failures: tuple[Failure, ...]
     predictions: tuple[Mapping[str, object], ...]
     method_html: str
-    viewer: str
+    report_viewer: str
 
 
 def write(task: Task) -> Path:
     """Write ``sub-X.html`` and return its path."""
-    summaries = task.summaries
-    for summary in summaries:
+    for summary in task.summaries:
         index.write_picture(task.output, summary.scan)
-    images = {summary.scan: _images(task.output, task.participant, summary) for summary in summaries}
-    bare = len(_page(task, images, {}, ""))
+    sections = [report.Section(summary, _images(task.output, summary)) for summary in task.summaries]
+    bare = len(_page(task, sections, ""))
     views, note = fitting(task, int(1e6 * PAGE_MB) - bare - FRAME)
-    page = _page(task, images, views, note)
-    path = task.output / f"{task.participant}.html"
+    shown = [replace(section, view=views.get(section.summary.scan.name, "")) for section in sections]
+    page = _page(task, shown, note)
+    path = task.output / set_output("report", participant=task.participant)
     formats.write_text(path, page)
     return path
 
 
-def _page(task: Task, images: Mapping[str, Mapping[str, bytes]], views: Mapping[str, str], note: str) -> str:
+def _page(task: Task, sections: Sequence[report.Section], note: str) -> str:
     return report.participant_page(
-        task.participant, task.summaries, images, task.failures, task.method_html, __version__, task.predictions, views,
-        note,
-    )  # fmt: skip
+        task.participant, sections, task.failures, task.method_html, __version__, task.predictions, note
+    )
 
 
 def fitting(task: Task, room: int) -> tuple[dict[str, str], str]:
@@ -73,10 +69,10 @@ def fitting(task: Task, room: int) -> tuple[dict[str, str], str]:
     """
     views: dict[str, str] = {}
     left = 0
-    for choice in LESSER[task.viewer]:
+    for choice in LESSER[task.report_viewer]:
         views, left = _views(task, choice, room)
         if not left:
-            return views, "" if choice == task.viewer else _told("the belief maps in the viewers")
+            return views, "" if choice == task.report_viewer else _told("the belief maps in the viewers")
     return views, _told(f"the viewers of {left} of {len(task.summaries)} scans") if left else ""
 
 
@@ -89,7 +85,7 @@ def _views(task: Task, choice: str, room: int) -> tuple[dict[str, str], int]:
         if room < 0:
             return views, len(task.summaries) - done
         if view:
-            views[summary.scan] = view
+            views[summary.scan.name] = view
     return views, 0
 
 
@@ -100,9 +96,9 @@ def _told(what: str) -> str:
     )
 
 
-def _images(output: Path, participant: str, summary: Summary) -> dict[str, bytes]:
+def _images(output: Path, summary: Summary) -> dict[str, bytes]:
     """Return the figures of a scan, and that of a prediction's reasons where there is one."""
-    paths = {**summary.figures, "reasons": f"{participant}/figures/{summary.scan}_desc-reasons_FLAIR.png"}
+    paths = {**summary.figures, "reasons": summary.scan.figure("reasons")}
     return {key: (output / path).read_bytes() for key, path in paths.items() if (output / path).is_file()}
 
 
@@ -111,30 +107,37 @@ def lost(task: Task, reason: str) -> Path:
     raise WriteFailedError(f"the report of {task.participant} was not written ({reason})", task.output, "run again")
 
 
-def finished(output: Path, participants: Collection[str]) -> dict[str, tuple[Summary, ...]]:
-    """Return the finished scans of each participant, also those of earlier runs; every mark is read once."""
+def finished(
+    output: Path, participants: Collection[str], known: Sequence[Summary] = ()
+) -> dict[str, tuple[Summary, ...]]:
+    """Return the finished scans of each participant, also those of earlier runs.
+
+    ``known`` are summaries of this run; the marks of other scans are read, each once.
+    """
+    told = {summary.scan.name: summary for summary in known}
     found: dict[str, list[Summary]] = {name: [] for name in participants}
     for path in sorted((output / "logs" / "scans").glob("sub-*.json")):
         participant = path.stem.split("_")[0]
-        summary = marks.read_mark(output, path.stem) if participant in found else None
+        if participant not in found:
+            continue
+        summary = told.get(path.stem) or marks.read_mark(output, path.stem)
         if summary and all((output / place).is_file() for place in summary.figures.values()):
             found[participant].append(summary)
     return {name: tuple(summaries) for name, summaries in found.items()}
 
 
-def view_of(output: Path, name: str, viewer: str) -> str:
+def view_of(output: Path, scan: Scan, report_viewer: str) -> str:
     """Return the viewer's data of a scan, or nothing where it is not wanted or its images were not kept."""
     from bids_app.drawing import slices  # 30 MB: not in the command, where workers write the reports
 
-    if viewer == "none":
+    if report_viewer == "none":
         return ""
-    scan = Scan.named(name)
     read = {key: _read(output / scan.output(key)) for key in ("preproc", "dseg", "belief", *LESIONS)}
     flair, tissues = read["preproc"], read["dseg"]
     if flair is None or tissues is None:
         return ""
     lesions = {name: (mask, colour) for key, (name, colour) in LESIONS.items() if (mask := read[key]) is not None}
-    belief = read["belief"] if viewer == "full" else None
+    belief = read["belief"] if report_viewer == "full" else None
     return assets.data(slices.reported(flair, tissues, lesions, belief, _contribution(output, scan, flair)))
 
 

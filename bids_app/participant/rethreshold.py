@@ -12,7 +12,6 @@ from bids_app.files import formats
 from bids_app.image import registration
 from bids_app.image.geometry import Frame
 from bids_app.lesions.kinds import PREFIXES
-from bids_app.lesions.maps import WARNINGS
 from bids_app.participant import marks, transforms
 from bids_app.records.scan import Alignment, Anatomy, Belief, Fit, Moments, Pose, Summary, Tissues, Volume
 
@@ -40,7 +39,7 @@ def restored(scan: Scan, frame: Frame, output_dir: Path, mark: Summary, folder: 
 
     moved = {key: folder / f"{key}.h5" for key in ("forward", "inverse")}
     for key, path in moved.items():
-        transforms.write(output_dir / scan.output(key), path, -frame.offset, to_scan=key == "forward")
+        transforms.inward(output_dir / scan.output(key), path, frame, to_scan=key == "forward")
     flair, labels = frame.grid.like(read("preproc")), read("dseg")
     # shares are written to 3 decimals, labels exactly: whole shares stand for them, as only their labels count here
     shares = {key: (labels == k).astype(np.float32) for k, key in ((1, "gm"), (2, "wm"), (3, "csf"))}
@@ -65,6 +64,6 @@ def restored(scan: Scan, frame: Frame, output_dir: Path, mark: Summary, folder: 
         ),
         warped=None,
         checks=tuple(check for check in mark.checks if check.name != "share_over_threshold"),
-        warnings=tuple(line for line in mark.warnings if line not in WARNINGS),
+        warnings=mark.warnings,
         measures={key: value for key, value in mark.measures.items() if not key.startswith(PREFIXES)},
     )

@@ -7,6 +7,8 @@ part. ITK itself stamps its files with the time and the operating system, so h5p
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,23 +17,24 @@ import numpy as np
 
 from bids_app.errors import BadInputError
 from bids_app.files import formats
+from bids_app.image.geometry import Frame
 from bids_app.image.itk import LPS
 
 AFFINE = "AffineTransform"
 FIXED_STRINGS = {"HDFVersion": "HDF5", "ITKVersion": "5", "OSName": "any", "OSVersion": "any"}
 
 
-def write(source: Path, path: Path, offset: np.ndarray, *, to_scan: bool) -> None:
-    """Write a composite transform with the scan moved by ``offset``.
+def outward(source: Path, path: Path, frame: Frame, *, to_scan: bool) -> None:
+    """Write a composite transform of the chain's frame as one of the scan's own world.
 
     Parameters
     ----------
     source : Path
-        ITK HDF5 file of a composite with one affine, in the chain's frame.
+        ITK HDF5 file of a composite with one affine.
     path : Path
         Ends in ``.h5``.
-    offset : ndarray, shape (3,)
-        What is added to a point of the chain's frame to reach the scan's world (RAS+), mm.
+    frame : Frame
+        Of the scan.
     to_scan : bool
         True where the transform maps template points to scan points (what resamples a scan to the template);
         False for its inverse.
@@ -41,13 +44,24 @@ def write(source: Path, path: Path, offset: np.ndarray, *, to_scan: bool) -> Non
     BadInputError
         The file holds no affine.
     """
+    _write(source, path, partial(frame.affine_outward, to_scan=to_scan))
+
+
+def inward(source: Path, path: Path, frame: Frame, *, to_scan: bool) -> None:
+    """Write a composite transform of the scan's world as one of the chain's frame; the way back of `outward`."""
+    _write(source, path, partial(frame.affine_inward, to_scan=to_scan))
+
+
+def _write(source: Path, path: Path, move: Callable[[np.ndarray], np.ndarray]) -> None:
+    """Write a composite transform with its affine, (4, 4) in RAS+, moved."""
     groups = _read(source)
     moved = False
     for content in groups.values():
         if content["TransformType"].startswith(AFFINE):
             numbers = content["TransformParameters"]
-            matrix, translation = numbers[:9].reshape(3, 3), numbers[9:]
-            translation += LPS @ offset if to_scan else -matrix @ (LPS @ offset)
+            affine = np.eye(4)
+            affine[:3, :3], affine[:3, 3] = LPS @ numbers[:9].reshape(3, 3) @ LPS, LPS @ numbers[9:]
+            numbers[9:] = LPS @ move(affine)[:3, 3]
             moved = True
     if not moved:
         raise BadInputError("no affine in the composite transform", source)

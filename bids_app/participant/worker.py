@@ -7,7 +7,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from bids_app.files import atomic, formats
 from bids_app.machine.process import Workplace, keep_freed_memory, keep_to, limit_threads, log_to
 from bids_app.machine.software import software
 from bids_app.participant import marks
+from bids_app.participant.given import MaskFile
 from bids_app.records.scan import Origin, Outcome, Summary, Volume
 
 log = logging.getLogger("bids_app")
@@ -34,15 +35,13 @@ class Task:
     place: Workplace
     parameters: Mapping[str, Any]  # what the outputs depend on, beside the scan and the program's version
     small_output: bool
-    verbose: int
-    given: Path | None = None  # lesion mask that somebody made
-    accept_empty: bool = False  # such a mask, where it is empty
+    mask: MaskFile | None = None  # of lesions, made by somebody
     version: str = __version__
 
     @property
     def keys(self) -> tuple[str, ...]:
         """The rows of the table of outputs that are wanted."""
-        return (*(SMALL if self.small_output else OUTPUTS), *(GIVEN if self.given else ()))
+        return (*(SMALL if self.small_output else OUTPUTS), *(GIVEN if self.mask else ()))
 
 
 def process(task: Task) -> Outcome:
@@ -50,7 +49,7 @@ def process(task: Task) -> Outcome:
     limit_threads(task.parameters["omp_nthreads"])  # of use only in a worker that has not imported ITK yet
     keep_freed_memory()
     keep_to(task.place.work_dir)
-    log_to(task.place.log_file, task.verbose)
+    log_to(task.place.log_file, task.place.verbose)
     began = time.perf_counter()
     ended = partial(Outcome, task.scan)
     try:
@@ -85,13 +84,11 @@ def _process(task: Task) -> tuple[str, Summary]:
         if mark and marks.finished(task.output_dir, mark, digests[0], outputs):
             return "unchanged", mark
         from bids_app.image import intake  # ANTs and its kin take seconds to import: only where they are needed
-        from bids_app.participant import rethreshold
 
         intake.check_header(image)
         data, _ = formats.read_nifti(source)
         volume, known, warnings = intake.to_volume(image, data)
-        again = mark if rethreshold.possible(task.output_dir, scan, mark, digests[1], task.keys) else None
-        summary = _analyse(task, volume, known, warnings, digests, again)
+        summary = _analyse(task, volume, known, warnings, digests, mark)
     for check in summary.checks:
         if not check.ok:
             log.warning(
@@ -106,9 +103,9 @@ def _process(task: Task) -> tuple[str, Summary]:
 
 
 def _analyse(
-    task: Task, volume: Volume, known: bool, warnings: list[str], digests: tuple[str, str], again: Summary | None
+    task: Task, volume: Volume, known: bool, warnings: list[str], digests: tuple[str, str], mark: Summary | None
 ) -> Summary:
-    """Run the chain, or only what follows the threshold where the rest is finished (``again``), and write."""
+    """Run the chain, or only what follows the threshold where ``mark`` says that the rest is finished, and write."""
     from bids_app.image import chain
     from bids_app.image.geometry import Frame
     from bids_app.lesions import maps
@@ -119,7 +116,8 @@ def _analyse(
         log.warning("%s: %s", scan.name, warning)
     origin_of_mask = str(task.parameters.get("external_mask", ""))
     # before the chain: a mask that is none need not wait for it
-    mask = given.read(task.given, frame.offset, origin_of_mask, accept_empty=task.accept_empty) if task.given else None
+    mask = given.read(task.mask, frame, origin_of_mask) if task.mask else None
+    again = mark if rethreshold.possible(task.output_dir, scan, mark, digests[1], keys) else None
     clock = _Clock(scan.name)
     with tempfile.TemporaryDirectory(prefix=f"{scan.name}_", dir=task.place.work_dir) as folder:
         if again:
@@ -132,15 +130,16 @@ def _analyse(
                 Path(folder),
                 seed=task.parameters["random_seed"],
                 trust_header=known,
-                warnings=tuple(warnings),
                 step=clock.begin,
             )
+            anatomy = replace(anatomy, warnings=(*warnings, *anatomy.warnings))
         seconds = again.origin.seconds if again else clock.stop()
         log.info("%s: lesions", scan.name)
         found = maps.find_lesions(anatomy, task.parameters["lesion_threshold"], mask)
         log.info("%s: writing", scan.name)
         origin = Origin(scan.path, *digests, dict(task.parameters), software("participant"), seconds)
-        return derivatives.write(derivatives.Target(scan, task.output_dir, keys), found, frame, origin, again)
+        target = derivatives.Target(scan, task.output_dir, keys, mark.outputs if mark else ())
+        return derivatives.write(target, found, frame, origin, lesions_only=again is not None)
 
 
 class _Clock:

@@ -132,6 +132,11 @@ class Fit:
     overlap: float
     confidence: float
 
+    @property
+    def brain_volume_ml(self) -> float:
+        """Volume of the brain with its fluid, ml."""
+        return float(self.tissues.mask.sum()) * self.flair.voxel_ml
+
 
 @dataclass(frozen=True)
 class Moments:
@@ -204,11 +209,11 @@ class Summary:
 
     Attributes
     ----------
-    scan : str
-        Name without suffix, such as ``sub-01_ses-1``.
+    scan : Scan
     origin : Origin
     checks : tuple of Check
-    warnings : tuple of str
+    warnings, lesion_warnings : tuple of str
+        Those that no threshold changes, and those of the lesion maps.
     measures : dict
         Numbers by name (``lesion_volume_ml``, ``lesion_count``, ``belief_sd``, ...).
     outputs : tuple of str
@@ -218,20 +223,21 @@ class Summary:
         ``lesions``, ``template``, ``histogram``).
     """
 
-    scan: str
+    scan: Scan
     origin: Origin
     checks: tuple[Check, ...]
     warnings: tuple[str, ...]
     measures: dict[str, float]
     outputs: tuple[str, ...]
     figures: dict[str, str]
+    lesion_warnings: tuple[str, ...] = ()  # marks of earlier versions hold all in ``warnings``
 
 
 @dataclass(frozen=True)
 class Failure:
     """A scan that could not be processed, and the one line that says why."""
 
-    scan: str
+    scan: Scan
     line: str
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import pandas as pd
 
+from bids_app.bids.names import group_output
 from bids_app.files import tsv
 from bids_app.report import assets
 from bids_app.report.page import DISCLAIMER, environment
@@ -21,7 +22,7 @@ GUIDES = {
     "2024;6(4):e240300. doi:10.1148/ryai.240300",
 }
 ANSWERED, PARTLY, TODO = "answered", "partly", "TODO"
-METRICS = "group/metrics.json"
+METRICS = group_output("metrics")
 
 
 def items() -> pd.DataFrame:

@@ -23,6 +23,7 @@ TITLES = {
                "chi-square test without correction."),
     "table_s1": ("Table S1. Training set against test set, published division", "By scan; tests as in Table 1."),
 }  # fmt: skip
+SUPPLEMENT = ("table_s1",)  # shown last
 
 
 # -- words ---------------------------------------------------------------------------------------
@@ -151,9 +152,16 @@ def calls(result: GroupResult, lesion_free: bool) -> list[list[object]]:
 def shown_tables(result: GroupResult) -> list[dict[str, object]]:
     """Return Tables 1, 2 and S1 with title, note, columns and rows."""
     shown: list[dict[str, object]] = []
+    last: list[dict[str, object]] = []
     for key, table in result.tables.items():
         title, note = TITLES.get(key, (key, ""))
-        shown.append({"title": title, "note": note, "columns": list(map(str, table.columns)), "rows": _rows(table)})
+        about: dict[str, object] = {
+            "title": title,
+            "note": note,
+            "columns": list(map(str, table.columns)),
+            "rows": _rows(table),
+        }
+        (last if key in SUPPLEMENT else shown).append(about)
     for name, raters in result.raters.items():
         rows = [_rater(who, each) for who, each in raters.performance.items()]
         columns = ["Reader", "Scans", "Sensitivity", "Specificity", "Accuracy"]
@@ -165,7 +173,7 @@ def shown_tables(result: GroupResult) -> list[dict[str, object]]:
         columns = ["Agreement", "", "Scans", "Cohen's kappa", "Strength", "McNemar p"]
         note = "Below 0.2 slight, to 0.4 fair, to 0.6 moderate, to 0.8 substantial, above almost perfect."
         shown.append({"title": f"Table 2, agreement, {name}", "note": note, "columns": columns, "rows": rows})
-    return sorted(shown, key=lambda item: "Table S" in str(item["title"]))  # the supplement last
+    return shown + last
 
 
 def _with_span(measure: Measure, style: Callable[[float | None], str]) -> str:

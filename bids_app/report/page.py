@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from typing import Any
@@ -14,6 +15,7 @@ from markdown_it import MarkdownIt
 from markupsafe import Markup, escape
 
 from bids_app.lesions import kinds
+from bids_app.lesions.places import DEFINITIONS
 from bids_app.records.scan import Failure, Summary
 from bids_app.report import assets
 
@@ -95,15 +97,26 @@ class _Loader(PrefixLoader):
         return self.mapping["page" if template.endswith(".html.j2") else "text"], template
 
 
+@dataclass(frozen=True)
+class Section:
+    """What a page tells of one finished scan.
+
+    ``images`` are PNG by key of `CAPTIONS`, what is missing is left out; ``view`` is the viewer's data, as
+    `assets.data` writes them.
+    """
+
+    summary: Summary
+    images: Mapping[str, bytes]
+    view: str = ""
+
+
 def participant_page(
     participant: str,
-    summaries: Sequence[Summary],
-    images: Mapping[str, Mapping[str, bytes]],
+    sections: Sequence[Section],
     failures: Sequence[Failure],
     method_html: str,
     version: str,
     predictions: Sequence[Mapping[str, object]] = (),
-    views: Mapping[str, str] | None = None,
     note: str = "",
 ) -> str:
     """Return ``sub-X.html``: self-contained, everything from the data set escaped.
@@ -112,37 +125,18 @@ def participant_page(
     ----------
     participant : str
         Such as ``sub-01``.
-    summaries : sequence of Summary
+    sections : sequence of Section
         Finished scans.
-    images : mapping
-        PNG by scan and by key of `CAPTIONS`; what is missing is left out.
     failures : sequence of Failure
     method_html : str
         Safe HTML, from `method_html`.
     version : str
     predictions : sequence of mapping, optional
         Rows of the table of predictions.
-    views : mapping of str to str, optional
-        The viewer's data by scan, as `assets.data` writes them.
     note : str, optional
         What was left out of the page, in a sentence.
     """
-    views = views or {}
-    scans: list[dict[str, Any]] = [
-        {
-            "summary": summary,
-            "view": views.get(summary.scan, ""),
-            "flagged": [check for check in summary.checks if not check.ok],
-            "lesions": (found := _lesions(summary.measures)),
-            "told": {name: each for name, each in found.items() if each and each["regions"]},
-            "figures": [
-                {"key": key, "title": title, "caption": caption, "data": b64encode(images[summary.scan][key]).decode()}
-                for key, (title, caption) in CAPTIONS.items()
-                if key in images.get(summary.scan, {})
-            ],
-        }
-        for summary in summaries
-    ]
+    scans = [_of_scan(section) for section in sections]
     template = environment().get_template("participant.html.j2")
     return template.render(
         participant=participant,
@@ -156,8 +150,27 @@ def participant_page(
         number=_number,
         maps={name: what for name, what in kinds.NAMES.items() if any(scan["lesions"][name] for scan in scans)},
         regions=kinds.REGIONS,
-        script=assets.joined(assets.REPORT) if views else "",
+        places=DEFINITIONS,
+        script=assets.joined(assets.REPORT) if any(section.view for section in sections) else "",
     )
+
+
+def _of_scan(section: Section) -> dict[str, Any]:
+    """Return what the template shows of a scan."""
+    summary, images = section.summary, section.images
+    found = _lesions(summary.measures)
+    return {
+        "summary": summary,
+        "view": section.view,
+        "flagged": [check for check in summary.checks if not check.ok],
+        "lesions": found,
+        "told": {name: each for name, each in found.items() if each and each["regions"]},
+        "figures": [
+            {"key": key, "title": title, "caption": caption, "data": b64encode(images[key]).decode()}
+            for key, (title, caption) in CAPTIONS.items()
+            if key in images
+        ],
+    }
 
 
 def _lesions(measures: Mapping[str, float]) -> dict[str, dict[str, Any] | None]:
