@@ -165,6 +165,7 @@ def test_names_of_files_of_no_single_scan_are_those_users_rely_on() -> None:
         "readings": "group/rating/key/readings.tsv",
         "frequency": f"{template}_label-L_desc-{{level}}_probseg.nii.gz",
         "chi2": f"{template}{{desc}}_stat-chi2_statmap.nii.gz",
+        "weights": f"{template}_desc-recommended_stat-weight_statmap.nii.gz",
         "selected": f"{template}_desc-selected{{evaluation}}_mask.nii.gz",
         "method": "logs/CITATION_group.md",
         "references": "logs/CITATION_group.bib",
