@@ -34,9 +34,8 @@ from bids_app.image import intake
 from bids_app.image.geometry import canonical, centred
 from bids_app.learning.classifier import decide
 from bids_app.model import storage
-from bids_app.records.cohort import Model
+from bids_app.records.cohort import Model, Threshold
 from bids_app.records.recommended import Purpose
-from bids_app.records.results import Threshold
 
 SCANS = ("sub-01_ses-1", "sub-02_ses-1")
 LEVELS = ("RRMS", "NMOSD")

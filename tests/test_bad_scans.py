@@ -24,12 +24,10 @@ from bids_app.bids.names import OUTPUTS, Scan
 from bids_app.bids.query import find_scans
 from bids_app.errors import BidsAppError, ScanError
 from bids_app.files import formats
-from bids_app.image import chain, intake, quality
+from bids_app.image import chain, intake, lesion, quality
 from bids_app.image.geometry import canonical, centred, stored_like
-from bids_app.lesions import maps
 from bids_app.participant import marks
-from bids_app.records.lesions import Analysis
-from bids_app.records.scan import Pose, Volume
+from bids_app.records.scan import Anatomy, Pose, Volume
 
 Run = Callable[..., int]
 Places = tuple[Path, Path]
@@ -58,11 +56,19 @@ def given(image: nib.Nifti1Image) -> tuple[Volume, bool, list[str]]:
     return intake.to_volume(image, np.asanyarray(image.dataobj))
 
 
-def analysed(image: nib.Nifti1Image, folder: Path) -> tuple[Analysis, Volume]:
+def analysed(image: nib.Nifti1Image, folder: Path) -> tuple[Anatomy, Volume]:
     volume, known, warnings = given(image)
     folder.mkdir(parents=True)
     anatomy = chain.find_anatomy(centred(canonical(volume)), folder, seed=0, trust_header=known)
-    return maps.find_lesions(replace(anatomy, warnings=(*warnings, *anatomy.warnings)), 0.32), volume
+    return replace(anatomy, warnings=(*warnings, *anatomy.warnings)), volume
+
+
+def flags_of(anatomy: Anatomy) -> set[str]:
+    """The checks that a scan fails, with that of the published lesion map."""
+    brain = anatomy.fit.tissues.mask
+    share = float(lesion.lesions(anatomy.belief.native, 0.32, brain).sum() / brain.sum())
+    checks = (*anatomy.checks, quality.check("share_over_threshold", share))
+    return {check.name for check in checks if not check.ok}
 
 
 def dice(one: np.ndarray, other: np.ndarray) -> float:
@@ -280,9 +286,9 @@ def check_moved(name: str, good: Good, truth: np.ndarray, before: float, folder:
     """Brain Dice against the truth within `LOSS` of the undamaged scan's; what cannot be known is flagged."""
     image, matrix = damage.MOVED[name](*good)
     found, volume = analysed(image, folder)
-    brain = stored_like(found.anatomy.fit.tissues.mask, volume)
+    brain = stored_like(found.fit.tissues.mask, volume)
     assert dice(brain, carried(truth, matrix, volume.data.shape)) >= before - LOSS
-    flags = {check.name for check in found.checks if not check.ok}
+    flags = flags_of(found)
     unknown = {"mirrored y", "mirrored z", "no orientation", "no affine"}
     assert ("left_right_known" in flags) == (name in unknown)
     assert any("left and right" in line for line in found.warnings) == (name in unknown)
@@ -314,8 +320,8 @@ def patient(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Patien
     expert = canonical(Volume(*formats.read_nifti(real_data / "expert" / f"{name}_desc-brain_mask.nii.gz")))
     found, volume = analysed(damage.image_of(*scan), tmp_path_factory.mktemp("real") / "work")
     truth = stored_like(expert.data > 0, volume)
-    labels = stored_like(found.anatomy.fit.tissues.labels, volume)
-    return Patient(scan, truth, labels, dice(stored_like(found.anatomy.fit.tissues.mask, volume), truth))
+    labels = stored_like(found.fit.tissues.labels, volume)
+    return Patient(scan, truth, labels, dice(stored_like(found.fit.tissues.mask, volume), truth))
 
 
 @long
@@ -333,7 +339,7 @@ def doubted(image: nib.Nifti1Image, folder: Path) -> str:
         found, _ = analysed(image, folder)
     except ScanError as error:
         return str(error)
-    return ", ".join(check.name for check in found.checks if not check.ok)
+    return ", ".join(sorted(flags_of(found)))
 
 
 def test_an_image_of_no_brain_is_refused(good: Good, tmp_path: Path) -> None:

@@ -224,7 +224,7 @@ def test_a_prediction_writes_why(done: Path, tmp_path: Path) -> None:
 
 def test_the_report_says_who_won_and_whether_it_is_shown(done: Path, metrics: dict[str, Any]) -> None:
     page = re.sub(r"\s+", " ", (done / "out/group.html").read_text("utf-8"))
-    assert "Recipe against recipe" in page and 'id="recipes"' in page and 'id="reliability"' in page
+    assert "Recipe against recipe" in page and 'id="recipes"' in page and 'id="figure-reliability"' in page
     said = "no difference to leakage-free is shown" in page
     won = metrics["recipes"]["winner"] != "leakage-free"
     assert said == (won and not metrics["recipes"]["difference_shown"])

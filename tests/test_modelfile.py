@@ -23,9 +23,9 @@ from bids_app.files import formats
 from bids_app.image.atlas import brain_grid
 from bids_app.learning import classifier
 from bids_app.model import storage
-from bids_app.records.cohort import Model
+from bids_app.records.cohort import Model, Threshold
 from bids_app.records.recommended import Purpose
-from bids_app.records.results import StoredModel, Threshold
+from bids_app.records.results import StoredModel
 
 V = int(brain_grid(3).data.sum())
 VOXELS = np.random.default_rng(9).permutation(V)[:13]

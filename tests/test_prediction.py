@@ -16,8 +16,9 @@ from bids_app.files import formats
 from bids_app.image.atlas import brain_grid, on_grid
 from bids_app.learning import classifier
 from bids_app.model import explanation, prediction, storage
+from bids_app.records.cohort import Threshold
 from bids_app.records.recommended import Purpose
-from bids_app.records.results import StoredModel, Threshold
+from bids_app.records.results import StoredModel
 
 GRID = brain_grid(3)
 V = int(GRID.data.sum())

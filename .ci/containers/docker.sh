@@ -38,7 +38,7 @@ start_engine() {
   local flags=(--host "$DOCKER_HOST" --exec-root "$work/exec" --pidfile "$work/pid" --bridge=none --iptables=false)
   flags+=(--ip6tables=false --ip-forward=false --ip-masq=false)
   local driver
-  for driver in overlay2 vfs; do
+  for driver in overlay2 overlay2 overlay2 vfs; do # a containerd just installed, on a busy disk, may be too slow at first
     dockerd "${flags[@]}" --data-root "$cache/docker-$driver" --storage-driver="$driver" >"$work/log" 2>&1 </dev/null 9>&- &
     daemon=$!
     tag=bids_app:test
