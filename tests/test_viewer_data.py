@@ -62,12 +62,13 @@ def test_belief_maps_go_first_and_then_viewers_where_a_page_grows_too_large(
     visits: reports.Task, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one = visits.summaries[0]
-    visits = replace(visits, summaries=tuple(replace(one, scan=f"{one.scan}{k}") for k in "abc"))
+    runs = [replace(one.scan, entities=(*one.scan.entities, ("run", str(k)))) for k in (1, 2, 3)]
+    visits = replace(visits, summaries=tuple(replace(one, scan=run) for run in runs))
     view = {choice: "x" * size for choice, size in (("light", 100), ("full", 150))}
     monkeypatch.setattr(reports, "view_of", lambda output, name, choice: view[choice])
 
     def left(room: int, viewer: str = "full") -> tuple[list[int], str]:
-        views, note = reports.fitting(replace(visits, viewer=viewer), room)
+        views, note = reports.fitting(replace(visits, report_viewer=viewer), room)
         assert sum(map(len, views.values())) <= max(room, 0)
         return [len(each) for each in views.values()], note
 
