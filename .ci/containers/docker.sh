@@ -5,15 +5,17 @@ source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 folder=$(realpath "$1")
 work=$(mktemp -d)
 daemon=
+runtime=
 tag=bids_app:test-$$ # in an engine of ours always the same, so that the layers stay in its cache
 
 clean_up() {
   status=$?
   trap - EXIT
   set +e
-  if [ -n "$daemon" ]; then
-    kill "$daemon" && wait "$daemon"
-    umount -q "$work"/exec/netns/*
+  if [ -n "$runtime" ]; then
+    [ -z "$daemon" ] || { kill "$daemon" && wait "$daemon"; }
+    kill "$runtime" && wait "$runtime"
+    umount -q "$work"/exec/netns/* 2>/dev/null
   else
     docker image rm -f "$tag" "$tag-build" >/dev/null 2>&1
   fi
@@ -29,24 +31,45 @@ engine_serves() {
   docker image inspect "$base" >/dev/null 2>&1 || timeout 120 docker pull -q "$base" >/dev/null 2>&1
 }
 
+# wait_for SECONDS PROCESS COMMAND...: until the command succeeds; fails when the process or the time is over.
+wait_for() {
+  local until=$((SECONDS + $1)) process=$2
+  while ! "${@:3}" >/dev/null 2>&1; do
+    kill -0 "$process" 2>/dev/null && [ "$SECONDS" -lt "$until" ] || return 1
+    sleep 0.5
+  done
+}
+
+# A containerd in a folder of ours. dockerd would start one too, but gives it 15 seconds, and on a busy disk it takes more.
+start_runtime() {
+  mkdir -p "$work/containerd"
+  cat >"$work/containerd.toml" <<END
+version = 2
+disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.snapshotter.v1.aufs", "io.containerd.snapshotter.v1.btrfs",
+  "io.containerd.snapshotter.v1.devmapper", "io.containerd.snapshotter.v1.zfs"]
+END
+  containerd --config "$work/containerd.toml" --root "$cache/containerd" --state "$work/containerd" \
+    --address "$work/containerd.sock" >"$work/containerd.log" 2>&1 </dev/null 9>&- &
+  runtime=$!
+  wait_for 600 "$runtime" ctr --address "$work/containerd.sock" version ||
+    impossible "containerd does not start here: $(tail -1 "$work/containerd.log")"
+}
+
 # An engine in a folder of ours, with layers kept in the cache. It makes no networks: builds use this machine's.
 start_engine() {
   open_cache docker
   install_program dockerd docker.io
+  start_runtime
   export DOCKER_HOST=unix://$work/docker.sock
   export DOCKER_BUILDKIT=0 # the classic builder, which asks no registry about an image that is there
   local flags=(--host "$DOCKER_HOST" --exec-root "$work/exec" --pidfile "$work/pid" --bridge=none --iptables=false)
-  flags+=(--ip6tables=false --ip-forward=false --ip-masq=false)
+  flags+=(--ip6tables=false --ip-forward=false --ip-masq=false --containerd "$work/containerd.sock")
   local driver
-  for driver in overlay2 overlay2 overlay2 vfs; do # a containerd just installed, on a busy disk, may be too slow at first
+  for driver in overlay2 vfs; do
     dockerd "${flags[@]}" --data-root "$cache/docker-$driver" --storage-driver="$driver" >"$work/log" 2>&1 </dev/null 9>&- &
     daemon=$!
     tag=bids_app:test
-    for _ in $(seq 60); do
-      docker info >/dev/null 2>&1 && return
-      kill -0 "$daemon" 2>/dev/null || break
-      sleep 0.5
-    done
+    wait_for 300 "$daemon" docker info && return
     { kill "$daemon" && wait "$daemon"; } 2>/dev/null || true
     daemon=
   done
