@@ -14,7 +14,7 @@ ROOMS: dict[str, tuple[str, ...]] = {  # folder: its modules, both in order; "" 
         *("geometry", "itk", "atlas", "intake", "networks", "brain", "turns", "pose", "registration"),
         *("tissue", "lesion", "quality", "chain"),
     ),
-    "lesions": ("network", "places", "kinds", "regions", "normative", "cohort_norm", "external", "maps"),
+    "lesions": ("network", "places", "kinds", "regions", "normative", "joint", "cohort_norm", "external", "maps"),
     "learning": (
         *("division", "ranking", "kernels", "starts", "solver", "classifier", "sweep", "refit"),
         *("roc", "measures", "agreement", "characteristics", "protocols"),
