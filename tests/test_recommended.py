@@ -12,6 +12,7 @@ from bids_app.learning.division import folds
 from bids_app.recommended import linear, machine
 from bids_app.recommended.calibration import calibrate
 from bids_app.recommended.features import Projection, log_volume, project, project_back, projection, roots
+from bids_app.recommended.kernels import Parts
 from bids_app.recommended.products import Products, products
 from bids_app.records.recommended import Kind, LinearModel, Setting
 
@@ -108,15 +109,17 @@ def test_the_search_finds_the_machines_of_scikit_learn() -> None:
     maps, names, groups = draw()
     of, labels = made(maps, names), machine.labels_of(groups, names)
     people = np.arange(len(labels))
-    kernel = list(machine._kernels(of, people))[5]
+    parts = Parts.of(of, people, 2)
+    kernel = list(parts.kernels())[1]
+    matrix = parts.matrix(kernel)
     inner = folds(labels, people, 5, by="participant", seed=0)
-    found = machine._search(kernel.matrix, labels, inner)
+    found = machine._search(parts.unit(kernel), labels, inner)
     for number, C in enumerate(machine.COSTS):
         for fold in inner:
-            part = kernel.matrix[np.ix_(fold.train, fold.train)]
+            part = matrix[np.ix_(fold.train, fold.train)]
             svc = SVC(C=C, kernel="precomputed", class_weight="balanced", tol=1e-8).fit(part, labels[fold.train])
             beta, bias = machine._libsvm(part, labels[fold.train], C)
-            across = kernel.matrix[np.ix_(fold.validate, fold.train)]
+            across = matrix[np.ix_(fold.validate, fold.train)]
             wanted = across @ beta + bias
             if number > 1:  # at a low cost all weights are at their bound: any intercept of a range will do
                 np.testing.assert_allclose(svc.decision_function(across), wanted, atol=1e-3)
@@ -178,9 +181,10 @@ def test_each_participant_weighs_the_same() -> None:
     maps, names, groups = draw()
     twice = np.concatenate([np.arange(len(maps)), np.flatnonzero(names < "sub-10")])
     once, more = made(maps, names), made(maps[twice], names[twice])
-    np.testing.assert_allclose(once.people, more.people, rtol=1e-5, atol=1e-6)
+    for kind in range(len(once.kinds)):
+        np.testing.assert_allclose(once.people[kind], more.people[kind], rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(once.volume_people, more.volume_people)
-    values = once.scans[0, :, 3].astype(float)
+    values = once.scans[0][:, 3].astype(float)
     plain, repeated = (
         calibrate(values[rows], groups[rows], once.person[rows], once.lesion_free[rows], 0.0)
         for rows in (np.arange(len(maps)), twice)
