@@ -46,9 +46,11 @@ import psutil
 from sklearn.model_selection import StratifiedKFold
 from threadpoolctl import threadpool_limits
 
+from bids_app.group.entrants import ALWAYS
 from bids_app.learning import solver
 from bids_app.learning.kernels import nested_distances, pack_by_scan, pack_by_voxel
 from bids_app.learning.measures import bootstrap, performance
+from bids_app.learning.protocols import PUBLISHED
 from bids_app.learning.ranking import rank_voxels
 from bids_app.learning.sweep import Search, powers_of_two, sweep
 from bids_app.phantom import dataset
@@ -89,7 +91,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 # -- memory of the group level -------------------------------------------------------------------
 
 FEW = ("--lesion-threshold", "0.32", "--nested-folds", "2", "--refine-limit", "1", "--cv-folds", "2", "--repeats", "1")
-RECIPES = {"recommended", "leakage-free", "lesion volume", "published"}  # that run by default
+RECIPES = {*ALWAYS, PUBLISHED}  # that run by default
 
 
 def group_memory(n_scans: int) -> dict[str, float]:

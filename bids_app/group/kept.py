@@ -31,7 +31,8 @@ class Filed:
         """Return one of them, read-only."""
         if self._last is None or self._last[0] != number:
             self._last = None
-            self._last = number, np.load(_path(self._folder, self._part, number), mmap_mode="r")
+            # as a plain array, which is sooner indexed; it keeps the file mapped
+            self._last = number, np.load(_path(self._folder, self._part, number), mmap_mode="r").view(np.ndarray)
         return self._last[1]
 
     def __len__(self) -> int:

@@ -18,7 +18,7 @@ from bids_app.records.recommended import Kind
 VOLUME_WEIGHTS = (0.5, 0.0)
 EXTRA_WEIGHTS = (0.0, 0.5, 2.0)  # of covariates, where there are
 TINY = 1e-6  # of the largest product: a variance below is rounding
-ROWS = 512  # of a kernel, summed at a time
+ENTRIES = 2**16  # of a kernel, summed at a time
 
 
 class Dual(NamedTuple):
@@ -104,7 +104,8 @@ class Parts:
 
     def unit(self, kernel: Kernel) -> np.ndarray:
         """Return the kernel of the same solution that has ones on its diagonal, float32 (T, T)."""
-        own = np.concatenate([np.diag(rows, some.start) for some, rows in self._rows(kernel)])
+        extra = None if self.extra is None else self.extra.diagonal()
+        own = _sum(kernel, self.maps.diagonal(), (self.volume - kernel.volume_mean) ** 2, extra)
         found = np.empty(self.maps.shape, np.float32)
         for some, rows in self._rows(kernel):
             found[some] = 1 - (own[some, None] + own - 2 * rows) / 2
@@ -113,8 +114,18 @@ class Parts:
     def _rows(self, kernel: Kernel) -> Iterator[tuple[slice, np.ndarray]]:
         """Yield the rows of a kernel, some at a time: what is summed needs no memory for a second kernel."""
         volume = self.volume - kernel.volume_mean
-        for start in range(0, len(volume), ROWS):
-            some = slice(start, start + ROWS)
-            outer = np.outer(volume[some], volume) / kernel.volume_sd**2
-            rows = self.maps[some] / kernel.scale + kernel.volume_weight * outer
-            yield some, rows if self.extra is None else rows + kernel.extra_weight * self.extra[some]
+        step = max(ENTRIES // len(volume), 1)
+        for start in range(0, len(volume), step):
+            some = slice(start, start + step)
+            extra = None if self.extra is None else self.extra[some]
+            yield some, _sum(kernel, self.maps[some], np.outer(volume[some], volume), extra)
+
+
+def _sum(kernel: Kernel, maps: np.ndarray, volumes: np.ndarray, extra: np.ndarray | None) -> np.ndarray:
+    """Return entries of a kernel from those of its parts, all of one shape."""
+    found: np.ndarray = maps / kernel.scale
+    if kernel.volume_weight:
+        found += kernel.volume_weight * (volumes / kernel.volume_sd**2)
+    if extra is not None and kernel.extra_weight:
+        found += kernel.extra_weight * extra
+    return found
