@@ -20,7 +20,7 @@ ROOMS: dict[str, tuple[str, ...]] = {  # folder: its modules, both in order; "" 
         *("roc", "measures", "agreement", "characteristics", "protocols"),
     ),
     "recommended": (
-        *("features", "linear", "neighbours", "calibration", "products", "machine"),
+        *("features", "linear", "neighbours", "calibration", "products", "kernels", "machine"),
         *("comparison", "nested", "rivals", "contest"),
     ),
     "rivals": ("chosen", "voxels", "loads", "trees", "clinical", "belief", "volumes", "cnn", "several"),
@@ -56,7 +56,18 @@ ROOMS: dict[str, tuple[str, ...]] = {  # folder: its modules, both in order; "" 
         "reasons",
         "recipe",
     ),
-    "group": ("outputs", "permutation", "maps", "entrants", "contest", "further", "competition", "rating", "recipe"),
+    "group": (
+        "outputs",
+        "permutation",
+        "maps",
+        "kept",
+        "entrants",
+        "contest",
+        "further",
+        "competition",
+        "rating",
+        "recipe",
+    ),
     "phantom": ("records", "cohort", "scan", "dataset", "further", "__main__"),
 }
 PURE = ("image", "lesions", "learning", "recommended", "rivals")  # arrays in, arrays out: no disk, clock or log

@@ -12,7 +12,7 @@ import numpy as np
 
 from bids_app.bids.names import Scan
 from bids_app.cohort import beliefs, labels, lesion_maps, selected
-from bids_app.group import contest, entrants, further
+from bids_app.group import contest, entrants, further, kept
 from bids_app.group.maps import Maps, as_stored
 from bids_app.learning.protocols import Plan
 from bids_app.machine import parallel
@@ -66,7 +66,7 @@ def run(
 
     ``published`` is the published evaluation, one more row of the contest, with its CPU seconds.
     """
-    prepared = contest.prepare(_entry(options, cohort, maps))
+    prepared = contest.prepare(_entry(options, cohort, maps), work_dir)
     trained = contest.train_whole(prepared, _rules(options), plan)
     verdict, permutation, beside = None, None, Further(cohort.acute)
     if options.nested_folds:
@@ -103,7 +103,7 @@ def _compared(
 ) -> tuple[Contest, Permutation | None, Further]:
     """Return the contest, its permutation test, and what was asked for beside it."""
     entry, rules, workers = prepared.entry, _rules(options), workers_of(options)
-    ran = contest.run(prepared, rules, plan, workers, work_dir)
+    ran = contest.run(prepared, rules, plan, workers)
     asked = further.Asked(options.nested_folds, options.repeats, rules.wanted, plan, workers)
     evaluation, seconds = published
     rows, confounding = [contest.published_row(evaluation, entry.labelled, plan, seconds)], None
@@ -187,5 +187,6 @@ def _several(
         people.append(own.participants)
         groups.append(np.full(len(own.scans), number))
     log.info("one against the rest: %s", ", ".join(names))
-    made = entrants.made_of(np.concatenate(maps), np.concatenate(people))
-    return further.groups(made, np.concatenate(groups), names, asked, work_dir / "several")
+    folder = work_dir / "several"
+    kept.lay(folder, np.concatenate(maps), np.concatenate(people))
+    return further.groups(folder, np.concatenate(groups), names, asked)
