@@ -76,7 +76,7 @@ OUTPUTS: dict[str, Output] = {
     ),
     "network": Output(
         "mask",
-        "lesions by a trained network and the norm: joint probability at least one half, and 0.9 somewhere",
+        "lesions by a trained network and the norm: joint probability at least one half, and 0.8 somewhere",
         (_L, ("desc", "network")),
     ),
     "probability": Output("probseg", "probability of lesion by the trained network and the norm together", (_L,)),

@@ -16,7 +16,7 @@ HALF = 0.2  # belief over the norm that is as likely lesion as not
 WIDTH = 1 / 24  # of belief, in which the odds of lesion grow e-fold
 SURE = 1e-4  # no answer of the network counts as surer than this
 LEAST = 0.01  # a probability below is none: both see nothing, one less so
-GROW, SEED = CUT["network"], 0.9  # probability of what belongs to a lesion, and that some voxel of it must reach
+GROW, SEED = CUT["network"], 0.8  # probability of what belongs to a lesion, and that some voxel of it must reach
 
 
 def joint(probability: np.ndarray, over: Over, possible: np.ndarray) -> np.ndarray:
@@ -54,7 +54,7 @@ def joint(probability: np.ndarray, over: Over, possible: np.ndarray) -> np.ndarr
 
 
 def lesions(probability: np.ndarray) -> np.ndarray:
-    """Return the lesion map, bool (X, Y, Z): components (26 neighbours) of at least 0.5 with a voxel of at least 0.9.
+    """Return the lesion map, bool (X, Y, Z): components (26 neighbours) of at least 0.5 with a voxel of at least 0.8.
 
     Two thresholds, as edges are followed (Canny 1986, doi:10.1109/TPAMI.1986.4767851): what is nowhere likely is left
     out, what is likely somewhere is taken to its border.
