@@ -29,6 +29,7 @@ from bids_app.learning.roc import auc_within
 from bids_app.lesions import cohort_norm
 from bids_app.machine.parallel import Workers
 from bids_app.model import linear, prediction, storage
+from bids_app.model.stored import find
 from bids_app.participant import reasons
 from bids_app.phantom import further
 from bids_app.phantom.cohort import draw_cohort
@@ -80,7 +81,7 @@ def found(cohort: Cohort, tmp_path_factory: pytest.TempPathFactory) -> Judged:
 def _contest(cohort: Cohort, work: Path, workers: Workers) -> Judged:
     labelled = Labelled(cohort.scans, cohort.participants, cohort.positive, cohort.table, (), ())
     purpose = Purpose(cohort.levels, Threshold(0.32, "given"), "published")
-    entry = entrants.Entry(labelled, purpose, cohort.lesions, cohort.lesions)
+    entry = entrants.Entry(labelled, purpose, cohort.lesions, cohort.lesions, purpose)
     rules, plan = contest.Rules(3, 2, Wanted(0.9, 0.8), 1), Plan(3, 1, "smo", 50, 0)
     ran = contest.run(contest.prepare(entry), rules, plan, workers, work)
     return contest.judge(ran, entry, plan, ()), ran.permutation
@@ -159,8 +160,8 @@ def test_workers_change_nothing(found: Judged, cohort: Cohort, tmp_path: Path) -
 
 
 def test_the_stored_model_predicts_with_reasons(done: Path, metrics: dict[str, Any], tmp_path: Path) -> None:
-    folder = storage.find(done / "out")
-    assert folder == done / "out/group/model/recommended" and linear.is_linear(folder)
+    folder = find(done / "out")
+    assert folder == done / "out/group/model/recommended"
     scans = labels.find_maps(done / "out")[:5]
     stored = linear.load(folder)
     assert (stored.prevalence, stored.coverage) == (0.95, 0.8)

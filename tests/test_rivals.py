@@ -33,7 +33,7 @@ def people_of(maps: np.ndarray, names: np.ndarray, positive: np.ndarray) -> Peop
 
 
 def _svm(maps: np.ndarray, people: People) -> Recipe:
-    return voxels.linear_svm(voxels.gram(maps), people, 3)
+    return voxels.linear_svm(maps, voxels.gram(maps), people, 3)
 
 
 def _l1(maps: np.ndarray, people: People) -> Recipe:

@@ -51,14 +51,16 @@ NOTHING_MORE = More()
 class Entry(NamedTuple):
     """What the recipes compete on: the scans, the maps of the recommended recipe (N, V), and those of the others.
 
-    ``purpose`` tells the recommended recipe's maps. Where a norm is the cohort's own (``--norm cohort``), these and all
-    below are measured against that of the scans ``rows``; ``of_rows`` returns the same entry by the norm of other rows.
+    ``purpose`` tells the recommended recipe's maps, ``of_others`` those of the others. Where a norm is the cohort's own
+    (``--norm cohort``), these and all below are measured against that of the scans ``rows``; ``of_rows`` returns the
+    same entry by the norm of other rows.
     """
 
     labelled: Labelled
     purpose: Purpose
     maps: np.ndarray
     others: np.ndarray
+    of_others: Purpose
     more: More = NOTHING_MORE
     rows: np.ndarray | None = None
     of_rows: Callable[[np.ndarray], Any] | None = None
@@ -227,9 +229,24 @@ RECIPES: dict[str, Callable[[Laid, Rounds], Recipe]] = {
     PHASES: lambda found, of: rivals.all_phases(
         whole(found.arrays, "all_"), found.arrays["all_positive"], of.inner_folds
     ),
-    "linear-svm": lambda found, of: voxels.linear_svm(found.arrays["gram"], found.people, of.inner_folds),
+    "linear-svm": lambda found, of: voxels.linear_svm(
+        found.lesions, found.arrays["gram"], found.people, of.inner_folds
+    ),
     "l1-logistic": lambda found, of: voxels.l1_logistic(found.lesions, found.people, of.inner_folds),
     "random-forest": lambda found, of: trees.forest(found.arrays["loads"], found.people, of.inner_folds),
     "gradient-boosting": lambda found, of: trees.boosting(found.arrays["loads"], found.people, of.inner_folds),
     NETWORK: _network,
+}
+
+# -- and what is stored of it --------------------------------------------------------------------
+
+
+def _of_others(entry: Entry) -> tuple[np.ndarray, Purpose]:
+    return entry.others, entry.of_others
+
+
+STORED: dict[str, Callable[[Entry], tuple[np.ndarray, Purpose]]] = {  # rivals with a model: the maps (N, V) it is for
+    VOLUME: lambda entry: (entry.maps, entry.purpose),
+    "linear-svm": _of_others,
+    "l1-logistic": _of_others,
 }

@@ -24,32 +24,33 @@ from bids_app.records.recommended import Neighbour
 from bids_app.records.results import StoredLinear, StoredModel
 
 TABLE = set_output("predictions")
+CALIBRATED = "all models but published and leakage-free"
 COLUMNS: dict[str, dict[str, object]] = {
     "participant_id": {"Description": "Participant"},
     "session_id": {"Description": "Session"},
     "scan": {"Description": "Entities of the scan's file name"},
     "prediction": {"Description": "Group: the positive one if decision_value is at least 0"},
-    "decision_value": {"Description": "Decision value of the support vector machine; no probability"},
-    "probability": {"Description": "Of the positive group, at this prevalence; recommended recipe only"},
+    "decision_value": {"Description": "Decision value of the model; no probability"},
+    "probability": {"Description": f"Of the positive group, at this prevalence; {CALIBRATED}"},
     "prevalence": {"Description": "Share of the positive group among those asked about that the probability assumes"},
     "conformal_set": {
-        "Description": "Groups that the scan may belong to, at the model's coverage; recommended recipe only",
+        "Description": f"Groups that the scan may belong to, at the model's coverage; {CALIBRATED}",
         "Levels": {"both": "no decision: either group", "none": "no decision: unlike both groups"},
     },
     "reasons": {
-        "Description": "Recommended recipe: what lesions in named places, the lesion volume and the intercept add to "
+        "Description": "Linear models: what lesions in named places, the lesion volume and the intercept add to "
         "decision_value. Others: decision_value minus that without the lesion, for the lesions that change it most. "
         "Left and right as on the template",
     },
     "lesion_volume_mni_ml": {"Description": "Lesions inside the template's brain", "Units": "ml"},
     "nearest_scans": {
         "Description": "The three training scans of either group whose lesions are most alike, with their distance: "
-        "that of square roots of smoothed, folded maps; recommended recipe only",
+        f"that of square roots of smoothed, folded maps; {CALIBRATED}",
     },
-    "n_voxels": {"Description": "Voxels the model looks at"},
+    "n_voxels": {"Description": "Voxels that a published or leakage-free model looks at"},
     "voxels_hit": {"Description": "Those of them that are lesioned"},
     "nearest_training_distance": {
-        "Description": "Of those, how many differ from the most similar training scan; recommended recipe: the "
+        "Description": "Of those, how many differ from the most similar training scan; other models: the "
         "distance of the first of nearest_scans",
     },
     "out_of_range": {
@@ -199,7 +200,7 @@ def write(table: pd.DataFrame, output_dir: Path) -> Path:
     formats.write_tsv(path, table[list(COLUMNS)].sort_values("scan"))
     about: dict[str, object] = {
         "MeasurementToolMetadata": {
-            "Description": f"{APP} {__version__}: support vector machine on lesions of brain FLAIR, one row a scan. "
+            "Description": f"{APP} {__version__}: a classifier on lesions of brain FLAIR, one row a scan. "
             "Research software, no medical device; valid only where other diseases have been excluded."
         }
     }

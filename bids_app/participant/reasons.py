@@ -58,7 +58,7 @@ def _about(found: Reasons | LeftOut) -> dict[str, object]:
     """Return what the values of a scan's map are, and their sums or the lesions behind them."""
     if isinstance(found, Reasons):
         return {
-            "Description": "What each lesion voxel adds to the decision value of the recommended recipe's model: with "
+            "Description": "What each lesion voxel adds to the decision value of the model: with "
             "VolumePart and Intercept it sums to DecisionValue",
             "VolumePart": found.volume,
             "Intercept": found.intercept,

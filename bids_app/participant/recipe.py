@@ -176,10 +176,9 @@ def _still_there(outcome: Outcome, output: Path) -> Outcome:
 
 
 def _load(path: Path) -> StoredModel | StoredLinear:
-    from bids_app.model import linear, storage  # their libraries take seconds to import: only where they are needed
+    from bids_app.model import stored  # its libraries take seconds to import: only where they are needed
 
-    folder = storage.find(path)
-    return linear.load(folder) if linear.is_linear(folder) else storage.load(folder)
+    return stored.load(path)
 
 
 def _predict(options: Options, model: StoredModel | StoredLinear, scans: Sequence[Scan], work_dir: Path) -> None:

@@ -18,8 +18,9 @@ from bids_app.records.cohort import (
     Ranking,
     SweepResult,
 )
+from bids_app.records.fitted import Recommended
 from bids_app.records.need import need
-from bids_app.records.recommended import Calibration, LinearModel, Permutation, Purpose, Recommended, Seen
+from bids_app.records.recommended import Calibration, LinearModel, Permutation, Purpose, Seen
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -260,10 +261,12 @@ class StoredModel:
 
 @dataclass(frozen=True)
 class LinearPredictor:
-    """A trained model of the recommended recipe with what is needed to use it on new scans.
+    """A linear model trained on the whole cohort with what is needed to use it on new scans.
 
     Attributes
     ----------
+    protocol : str
+        Name of the recipe, as in the table of recipes.
     model : LinearModel
     calibration : Calibration
     seen : Seen
@@ -272,6 +275,7 @@ class LinearPredictor:
         Of its probabilities and conformal sets.
     """
 
+    protocol: str
     model: LinearModel
     calibration: Calibration
     seen: Seen

@@ -27,7 +27,7 @@ def forest(features: np.ndarray, people: People, inner_folds: int) -> Recipe:
             odds: np.ndarray = np.log(share / (1 - share))
             return odds
 
-        return decide
+        return Machine(decide)
 
     return recipe(fit, [{"leaf": leaf} for leaf in LEAVES], people, inner_folds)
 
@@ -46,7 +46,7 @@ def boosting(features: np.ndarray, people: People, inner_folds: int) -> Recipe:
             random_state=seed,
         )
         found.fit(features[seen.rows], seen.positive, sample_weight=seen.weights)
-        return lambda rows: found.decision_function(features[rows])
+        return Machine(lambda rows: found.decision_function(features[rows]))
 
     settings = [{"rounds": rounds, "depth": depth} for rounds in ROUNDS for depth in DEPTHS]
     return recipe(fit, settings, people, inner_folds)

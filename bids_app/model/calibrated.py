@@ -1,4 +1,7 @@
-"""The recommended recipe's model on disk: words in ``model.json``, numbers in ``model.npz``; neither is trusted.
+"""A linear recipe's model on disk: words in ``model.json``, numbers in ``model.npz``; neither is trusted.
+
+The recommended recipe's is one, and so are those of rivals: a linear machine on the voxels of masks has features of
+width 0, not folded, since of 0 and 1 the square root is themselves, and one on the volume alone has no features.
 
 Equal models are equal bytes. ``model.npz`` holds the weights of all kinds one after the other, the calibration's
 out-of-fold values, and coarse sketches of the training scans' lesion maps: who passes the model on passes those on.
@@ -37,17 +40,11 @@ _ARRAYS = {
 _AGAIN = "train the model again with this version, or copy the folder again"
 
 
-def is_linear(folder: Path) -> bool:
-    """Return whether the model in a folder is of this kind, by its own word."""
-    path = folder / "model.json"
-    return path.exists() and path.stat().st_size <= storage.MOST_BYTES and formats.read_json(path).get("kind") == KIND
-
-
 def save(stored: LinearPredictor, folder: Path, training: Mapping[str, object]) -> StoredLinear:
     """Write a model, and return it as `load` would; ``training`` says what should be known of the training data."""
     model, by, levels = stored.model, stored.calibration, stored.purpose.levels
     numbers = {
-        "weights": np.concatenate(model.weights).astype("<f8"),
+        "weights": np.concatenate([*model.weights, np.zeros(0)]).astype("<f8"),
         "decisions": by.decisions,
         "positive": by.positive,
         "lesion_free": by.lesion_free,
@@ -61,7 +58,7 @@ def save(stored: LinearPredictor, folder: Path, training: Mapping[str, object]) 
         "kind": KIND,
         "format_version": FORMAT,
         "bids_app": __version__,
-        "protocol": "recommended",
+        "protocol": stored.protocol,
         "levels": {"positive": levels[0], "negative": levels[1]},
         "decision": "sum_k weights_k . sqrt(A_k m) + volume log(1 + sum m) + intercept of a lesion map m, A_k being "
         "smoothing and folding; positive if at least 0",
@@ -97,7 +94,7 @@ def load(folder: Path) -> StoredLinear:
         than a model's, or of other types.
     """
     path = folder / "model.json"
-    content = formats.read_json(path)
+    content = storage.words(folder)
     try:
         storage.check_words(content, path, FORMAT)
         return _assemble(content, folder)
@@ -121,7 +118,7 @@ def _assemble(content: dict[str, Any], folder: Path) -> StoredLinear:
     sizes = [int(projection(grid.data, grid.affine, kind).inside.sum()) for kind in kinds]
     numbers = _unpacked(folder / ARRAYS, sum(sizes))
     settings = tuple(Setting(**{**each, "kind": _kind(each["kind"])}) for each in content["settings"])
-    weights = tuple(np.split(numbers["weights"], np.cumsum(sizes)[:-1]))
+    weights = tuple(np.split(numbers["weights"], np.cumsum(sizes, dtype=int)))[:-1]
     model = LinearModel(kinds, weights, float(content["volume"]), float(content["intercept"]), settings)
     about = {key: float(value) for key, value in content["calibration"].items()}
     by = Calibration(
@@ -131,6 +128,7 @@ def _assemble(content: dict[str, Any], folder: Path) -> StoredLinear:
     need(len(seen.scans) == len(by.decisions), "each training scan needs a name")
     need(bool(np.isfinite([model.volume, model.intercept, *about.values()]).all()), "numbers must be finite")
     return StoredLinear(
+        content["protocol"],
         model,
         by,
         seen,

@@ -16,6 +16,7 @@ from bids_app.errors import BadInputError, MissingInputError
 from bids_app.image.atlas import brain_grid
 from bids_app.lesions.places import DEFINITIONS, halves
 from bids_app.model import explanation, linear, storage
+from bids_app.model.stored import find
 from bids_app.phantom.cohort import draw_cohort, sites
 from bids_app.recommended import calibration, machine, neighbours
 from bids_app.recommended import linear as additive
@@ -43,7 +44,8 @@ def trained(cohort: Cohort) -> LinearPredictor:
     given = Threshold(0.32, "given")
     sketches = neighbours.sketch(cohort.lesions, grid.data, grid.affine)
     seen = Seen(tuple(cohort.names), sketches, neighbours.farthest(sketches, of.person))
-    return LinearPredictor(model, found.calibration, seen, Purpose(cohort.levels, given, "published"), 0.6, 0.9)
+    purpose = Purpose(cohort.levels, given, "published")
+    return LinearPredictor("recommended", model, found.calibration, seen, purpose, 0.6, 0.9)
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +57,7 @@ def folder(trained: LinearPredictor, tmp_path_factory: pytest.TempPathFactory) -
 
 def test_what_is_read_is_what_was_written(trained: LinearPredictor, folder: Path) -> None:
     found = linear.load(folder)
-    assert linear.is_linear(folder) and storage.find(folder) == folder
+    assert find(folder) == folder
     assert (found.model.kinds, found.model.volume, found.model.intercept, found.model.settings) == (
         trained.model.kinds,
         trained.model.volume,
