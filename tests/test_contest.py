@@ -28,7 +28,7 @@ from bids_app.learning.protocols import Plan
 from bids_app.learning.roc import auc_within
 from bids_app.lesions import cohort_norm
 from bids_app.machine.parallel import Workers
-from bids_app.model import linear, prediction, storage
+from bids_app.model import calibrated, prediction, storage
 from bids_app.model.stored import find
 from bids_app.participant import reasons
 from bids_app.phantom import further
@@ -163,7 +163,7 @@ def test_the_stored_model_predicts_with_reasons(done: Path, metrics: dict[str, A
     folder = find(done / "out")
     assert folder == done / "out/group/model/recommended"
     scans = labels.find_maps(done / "out")[:5]
-    stored = linear.load(folder)
+    stored = calibrated.load(folder)
     assert (stored.prevalence, stored.coverage) == (0.95, 0.8)
     table = prediction.predict(stored, scans, done / "out", tmp_path)
     assert table["probability"].between(0, 1).all() and (table["prevalence"] == 0.95).all()
@@ -185,7 +185,7 @@ def test_the_weight_map_is_that_of_the_stored_model(done: Path, cohort: Cohort) 
     values, affine = formats.read_nifti(path)
     np.testing.assert_allclose(affine, grid.affine)
     assert not values[~grid.data].any()
-    model = linear.load(done / "out/group/model/recommended").model
+    model = calibrated.load(done / "out/group/model/recommended").model
     scan = cohort.lesions[:1].astype(float)
     plans = [features.projection(grid.data, grid.affine, kind) for kind in model.kinds]
     parts = zip(plans, model.weights, strict=True)
@@ -196,7 +196,7 @@ def test_the_weight_map_is_that_of_the_stored_model(done: Path, cohort: Cohort) 
 
 
 def test_a_prediction_writes_why(done: Path, tmp_path: Path) -> None:
-    stored = linear.load(done / "out/group/model/recommended")
+    stored = calibrated.load(done / "out/group/model/recommended")
     scans = labels.find_maps(done / "out")[:2]
     for scan in scans:
         path = tmp_path / scan.output("lesion_mni")
@@ -247,7 +247,7 @@ def test_options_of_the_recommended_recipe_leave_the_published_bytes_alone(done:
     told = json.loads((tmp_path / "out/group/metrics.json").read_text("utf-8"))
     assert "nested" not in told["recommended"] and told["recipes"] == {}
     assert "none was asked for" in re.sub(r"\s+", " ", (tmp_path / "out/group.html").read_text("utf-8"))
-    assert linear.load(tmp_path / "out/group/model/recommended").coverage == 0.9
+    assert calibrated.load(tmp_path / "out/group/model/recommended").coverage == 0.9
 
 
 def test_the_best_map_is_the_first_in_order_that_all_have(done: Path, tmp_path: Path) -> None:

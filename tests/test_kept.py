@@ -5,25 +5,29 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from scipy import sparse
+from scipy import ndimage, sparse
+from scipy.special import expit
+from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.svm import SVC
+from test_calibrated_model import again
 from test_recommended import AFFINE, MASK, draw
 from test_rivals import _l1, _svm, people_of
 
 from bids_app.bids.names import Scan, group_output, model_folder
 from bids_app.cohort import labels
 from bids_app.errors import BadInputError, BidsAppError
+from bids_app.files import arrays as npz
 from bids_app.files import formats
 from bids_app.group import entrants
-from bids_app.image.atlas import brain_grid
-from bids_app.model import linear, prediction
+from bids_app.image.atlas import brain_grid, on_grid
+from bids_app.model import calibrated, deciding, prediction
 from bids_app.model.stored import load
 from bids_app.participant import reasons
 from bids_app.phantom.cohort import draw_cohort
@@ -33,16 +37,16 @@ from bids_app.recommended import nested, rivals
 from bids_app.recommended.features import log_volume
 from bids_app.recommended.nested import Recipe
 from bids_app.records.cohort import Cohort
-from bids_app.records.results import StoredLinear
+from bids_app.records.results import StoredPredictor
 from bids_app.report.recommended_sections import ALWAYS_STORED, WITHOUT
-from bids_app.rivals import chosen, voxels
+from bids_app.rivals import chosen, trees, voxels
 from bids_app.rivals.chosen import People
 
 Run = Callable[..., int]
 QUICK = ("--lesion-threshold", "0.32", "--cv-folds", "3", "--refine-limit", "1", "--bootstrap-draws", "60")
 NESTED = ("--nested-folds", "3", "--repeats", "1", "--report-viewer", "none", "--coverage", "0.8")
-COMPARED = ("linear-svm", "l1-logistic")
-NAMES = ("lesion volume", *COMPARED)
+LINEAR, TREES = ("linear-svm", "l1-logistic"), ("random-forest", "gradient-boosting")
+NAMES = ("lesion volume", *LINEAR, *TREES)
 
 
 def _volume(maps: np.ndarray, people: People) -> Recipe:
@@ -84,6 +88,16 @@ def test_of_every_recipe_a_model_is_stored_or_it_is_said_why_not() -> None:
 # -- from end to end -----------------------------------------------------------------------------
 
 
+@pytest.fixture(scope="module", autouse=True)
+def few_choices() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trees, "COUNT", 20)
+        patch.setattr(trees, "LEAVES", (3, 10))
+        patch.setattr(trees, "ROUNDS", (20,))
+        patch.setattr(voxels, "L1_COSTS", (0.1, 1.0))
+        yield
+
+
 @pytest.fixture(scope="module")
 def cohort() -> Cohort:
     return draw_cohort(n_participants=(14, 11), n_scans=(24, 18), seed=4)
@@ -93,38 +107,43 @@ def cohort() -> Cohort:
 def out(cohort: Cohort, run_app: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("kept")
     write_cohort(cohort, root / "bids", root / "out")
-    assert run_app(root / "bids", root / "out", "group", *QUICK, *NESTED, "--compare", *COMPARED) == 0
+    assert run_app(root / "bids", root / "out", "group", *QUICK, *NESTED, "--compare", *LINEAR, *TREES) == 0
     return root / "out"
 
 
 @pytest.fixture(scope="module")
-def stored(out: Path) -> dict[str, StoredLinear]:
-    return {name: linear.load(out / model_folder(name)) for name in NAMES}
+def stored(out: Path) -> dict[str, StoredPredictor]:
+    return {name: calibrated.load(out / model_folder(name)) for name in NAMES}
 
 
 def _recipe(name: str, cohort: Cohort) -> Recipe:
     people = people_of(cohort.lesions, cohort.participants, cohort.positive)
     if name == "linear-svm":
         return voxels.linear_svm(cohort.lesions, voxels.gram(cohort.lesions), people, 3)
-    return voxels.l1_logistic(cohort.lesions, people, 3) if name in COMPARED else _volume(cohort.lesions, people)
+    if name in TREES:
+        make = trees.forest if name == "random-forest" else trees.boosting
+        return make(deciding.regional_loads(cohort.lesions), people, 3)
+    return voxels.l1_logistic(cohort.lesions, people, 3) if name in LINEAR else _volume(cohort.lesions, people)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_what_is_stored_is_the_recipe_of_the_table_on_all_scans(
-    name: str, stored: dict[str, StoredLinear], cohort: Cohort
+    name: str, stored: dict[str, StoredPredictor], cohort: Cohort
 ) -> None:
-    everybody, grid, found = np.arange(len(cohort.scans)), brain_grid(3), stored[name]
+    everybody, found = np.arange(len(cohort.scans)), stored[name]
     tested = _recipe(name, cohort)(everybody, everybody, 0)
-    values = additive.decisions(found.model, cohort.lesions, grid.data, grid.affine)
-    np.testing.assert_allclose(values, tested.decisions, rtol=0, atol=1e-9)
+    values = deciding.decisions(found.model, cohort.lesions)
+    np.testing.assert_allclose(values, tested.decisions, rtol=0, atol=1e-12 if name in TREES else 1e-9)
     for key, value in vars(tested.calibration).items():
         np.testing.assert_array_equal(getattr(found.calibration, key), value, err_msg=key)
     assert found.protocol == name and found.training["chosen"] == tested.chosen
     assert found.purpose.lesion_map == "published" and found.coverage == 0.8
 
 
-@pytest.mark.parametrize("name", COMPARED)
-def test_it_is_scikit_learns_machine_on_the_voxels(name: str, stored: dict[str, StoredLinear], cohort: Cohort) -> None:
+@pytest.mark.parametrize("name", LINEAR)
+def test_it_is_scikit_learns_machine_on_the_voxels(
+    name: str, stored: dict[str, StoredPredictor], cohort: Cohort
+) -> None:
     weights = chosen.balanced(cohort.positive, np.unique(cohort.participants, return_inverse=True)[1])
     cost = stored[name].training["chosen"]["C"]  # type: ignore[index]
     maps: Any = sparse.csr_matrix(cohort.lesions, dtype=float)
@@ -137,27 +156,25 @@ def test_it_is_scikit_learns_machine_on_the_voxels(name: str, stored: dict[str, 
             C=cost, l1_ratio=1.0, solver="liblinear", intercept_scaling=voxels.INTERCEPT, random_state=0
         )
     wanted = machine.fit(maps, cohort.positive, sample_weight=weights).decision_function(maps)
-    grid = brain_grid(3)
-    values = additive.decisions(stored[name].model, cohort.lesions, grid.data, grid.affine)
+    values = deciding.decisions(stored[name].model, cohort.lesions)
     np.testing.assert_allclose(values, wanted, rtol=0, atol=1e-9)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_it_predicts_as_the_recommended_model_does(
-    name: str, out: Path, stored: dict[str, StoredLinear], cohort: Cohort, tmp_path: Path
+    name: str, out: Path, stored: dict[str, StoredPredictor], cohort: Cohort, tmp_path: Path
 ) -> None:
     scans, found = labels.find_maps(out), load(out / model_folder(name))
-    assert isinstance(found, StoredLinear)
+    assert isinstance(found, StoredPredictor)
     table = prediction.predict(found, scans, out, tmp_path)
     rows = [cohort.names.index(scan.name) for scan in scans]
-    grid = brain_grid(3)
-    values = additive.decisions(stored[name].model, cohort.lesions[rows], grid.data, grid.affine)
+    values = deciding.decisions(stored[name].model, cohort.lesions[rows])
     np.testing.assert_array_equal(table["decision_value"], values)
     by = found.calibration
-    np.testing.assert_allclose(table["probability"], 1 / (1 + np.exp(-(by.slope * values + by.offset))))
+    np.testing.assert_allclose(table["probability"], expit(by.slope * values + by.offset))
     assert set(table["conformal_set"]) <= {"RRMS", "NMOSD", "both", "none"}
     assert not table[["nearest_scans", "reasons"]].isna().any(axis=None)
-    for row in table.itertuples():
+    for row in table.itertuples() if name not in TREES else ():
         parts = [float(part.rsplit(" ", 1)[1]) for part in str(row.reasons).split("; ")]
         assert sum(parts) == pytest.approx(row.decision_value, abs=0.005 * (len(parts) + 1))
 
@@ -166,16 +183,37 @@ def _lesions(out: Path, scan: Scan) -> bool:
     return bool(formats.read_nifti(out / scan.output("lesion_mni"))[0].any())
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_its_contribution_map_sums_to_the_decision(name: str, out: Path, tmp_path: Path) -> None:
+def _explained(name: str, out: Path, folder: Path) -> tuple[np.ndarray, dict[str, Any]]:
+    """Return the contribution map of the first scan with lesions, over the grid, and its JSON."""
     found, scan = load(out / model_folder(name)), next(each for each in labels.find_maps(out) if _lesions(out, each))
-    shutil.copytree(out / scan.folder, tmp_path / scan.folder)
-    reasons.write(found, [scan], tmp_path, tmp_path / "cache", 1)
-    path = tmp_path / scan.output("contribution")
+    shutil.copytree(out / scan.folder, folder / scan.folder)
+    reasons.write(found, [scan], folder, folder / "cache", 1)
+    path = folder / scan.output("contribution")
     said = formats.read_json(formats.sidecar(path))
-    total = formats.read_nifti(path)[0].sum(dtype=float) + said["VolumePart"] + said["Intercept"]
-    assert total == pytest.approx(said["DecisionValue"], abs=1e-4)  # the map is in single precision
     assert said["ModelDigest"] == found.digest
+    return formats.read_nifti(path)[0], said
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in TREES])
+def test_the_contribution_map_of_a_linear_model_sums_to_the_decision(name: str, out: Path, tmp_path: Path) -> None:
+    values, said = _explained(name, out, tmp_path)
+    total = values.sum(dtype=float) + said["VolumePart"] + said["Intercept"]
+    assert total == pytest.approx(said["DecisionValue"], abs=1e-4)  # the map is in single precision
+
+
+@pytest.mark.parametrize("name", TREES)
+def test_the_contribution_map_of_trees_holds_what_each_lesion_changes(
+    name: str, out: Path, stored: dict[str, StoredPredictor], cohort: Cohort, tmp_path: Path
+) -> None:
+    values, said = _explained(name, out, tmp_path)
+    scan = next(each for each in labels.find_maps(out) if _lesions(out, each))
+    lesions, inside = cohort.lesions[cohort.names.index(scan.name)], brain_grid(3).data
+    numbers, count = ndimage.label(on_grid(lesions).data, np.ones((3, 3, 3)))
+    assert len(said["Lesions"]) == count > 1 and np.ptp(values) > 0
+    for k in range(1, count + 1):
+        both = deciding.decisions(stored[name].model, np.stack([lesions, lesions & (numbers[inside] != k)]))
+        assert both[0] == said["DecisionValue"]
+        np.testing.assert_allclose(values[numbers == k], both[0] - both[1], atol=1e-6)
 
 
 def test_report_and_model_card_tell_which_models_there_are(out: Path) -> None:
@@ -191,6 +229,54 @@ def test_report_and_model_card_tell_which_models_there_are(out: Path) -> None:
     for name in NAMES:
         assert f"- {name}: AUC {rows[name]:.3f}" in card
     assert {path.name for path in (out / "group/model").iterdir()} == {Path(model_folder(name)).name for name in rows}
+
+
+# -- trees -------------------------------------------------------------------------------------------
+
+
+def test_trees_are_scikit_learns_also_next_to_their_thresholds() -> None:
+    rng = np.random.default_rng(0)
+    features, positive = rng.normal(size=(300, 6)), rng.random(300) < 0.4
+    features[:, 0] += positive
+    grown = RandomForestClassifier(30, min_samples_leaf=2, random_state=0).fit(features, positive)
+    boosted = HistGradientBoostingClassifier(max_iter=40, max_depth=4, random_state=0).fit(features, positive)
+    for found, wanted in (
+        (trees.of_forest(grown), lambda x: trees._odds(grown.predict_proba(x)[:, 1])),
+        (trees.of_boosting(boosted), boosted.decision_function),
+    ):
+        near = rng.choice(found.threshold[found.feature >= 0], (500, 6)) + rng.choice([-1e-9, 0.0, 1e-9], (500, 6))
+        for rows in (features, near):
+            values = trees.decisions(found, rows)
+            assert np.ptp(values) > 1
+            np.testing.assert_allclose(values, wanted(rows), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"left": lambda each: each * 0}, "must come after it"),
+        ({"right": lambda each: each + 10**6}, "must come after it"),
+        ({"feature": lambda each: np.where(each < 0, each, 999).astype(np.int32)}, "unknown region"),
+        ({"roots": lambda each: each - 1}, "root"),
+        ({"value": lambda each: each[1:]}, "as many numbers"),
+        ({"threshold": lambda each: each * np.nan}, "undefined"),
+        ({"left": lambda each: each.astype(np.int32)}, "other arrays"),
+        ({"way": lambda _: "magic"}, "magic"),
+        ({"regions": lambda each: each[::-1]}, "its regions are others"),
+    ],
+)
+def test_trees_that_were_tampered_with_are_refused(
+    out: Path, tmp_path: Path, change: dict[str, Callable[[Any], Any]], says: str
+) -> None:
+    place = shutil.copytree(out / model_folder("random-forest"), tmp_path / "changed")
+    content = json.loads((place / "model.json").read_text("utf-8"))
+    arrays = npz.unpack(place / "model.npz")
+    for name, changed in change.items():
+        of: dict[str, Any] = arrays if name in arrays else content
+        of[name] = changed(of[name])
+    again(place, arrays, content)
+    with pytest.raises(BadInputError, match=says):
+        calibrated.load(place)
 
 
 # -- what is no model ----------------------------------------------------------------------------

@@ -23,7 +23,7 @@ REGIONS = loads.regions(MASK, AFFINE, GM, WM)
 
 @pytest.fixture(autouse=True)
 def few_trees(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trees, "FOREST", 20)
+    monkeypatch.setattr(trees, "COUNT", 20)
     monkeypatch.setattr(trees, "LEAVES", (3, 10))
     monkeypatch.setattr(trees, "ROUNDS", (40,))
 

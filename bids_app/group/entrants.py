@@ -12,6 +12,7 @@ import numpy as np
 
 from bids_app.image import atlas
 from bids_app.learning.protocols import HONEST, Plan
+from bids_app.model.deciding import regional_loads
 from bids_app.options import NETWORK
 from bids_app.recommended import rivals
 from bids_app.recommended.nested import Recipe
@@ -19,7 +20,7 @@ from bids_app.recommended.products import KINDS, Products, products
 from bids_app.records.cohort import Labelled
 from bids_app.records.further import Covariates, Sites
 from bids_app.records.recommended import Purpose
-from bids_app.rivals import belief, clinical, cnn, loads, trees, voxels
+from bids_app.rivals import belief, clinical, cnn, trees, voxels
 from bids_app.rivals.chosen import People
 from bids_app.rivals.volumes import Maps
 
@@ -180,9 +181,7 @@ def _lay_belief(entry: Entry) -> dict[str, Any]:
 
 
 def _lay_loads(entry: Entry) -> dict[str, Any]:
-    grid, maps = atlas.brain_grid(3), atlas.load()
-    gm, wm = (atlas.at_3mm(volume.data, grid.data.shape) for volume in (maps.gm, maps.wm))
-    return {"loads": loads.loads(entry.others, loads.regions(grid.data, grid.affine, gm, wm))}
+    return {"loads": regional_loads(entry.others)}
 
 
 def _lay_network(entry: Entry) -> dict[str, Any]:
@@ -249,4 +248,6 @@ STORED: dict[str, Callable[[Entry], tuple[np.ndarray, Purpose]]] = {  # rivals w
     VOLUME: lambda entry: (entry.maps, entry.purpose),
     "linear-svm": _of_others,
     "l1-logistic": _of_others,
+    "random-forest": _of_others,
+    "gradient-boosting": _of_others,
 }

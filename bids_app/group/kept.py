@@ -15,8 +15,8 @@ from bids_app.group.contest import Prepared
 from bids_app.group.entrants import Entry, Rounds
 from bids_app.learning.protocols import silent
 from bids_app.machine import parallel
-from bids_app.records.fitted import Kept
-from bids_app.records.recommended import Calibration, LinearModel, Seen
+from bids_app.records.fitted import Kept, MapModel
+from bids_app.records.recommended import Calibration, Seen
 
 log = logging.getLogger("bids_app")
 
@@ -33,7 +33,7 @@ class _Done(NamedTuple):
     """What came of a task."""
 
     name: str
-    model: LinearModel
+    model: MapModel
     calibration: Calibration
     chosen: object
 

@@ -7,16 +7,16 @@ from pathlib import Path
 
 from bids_app.bids.names import group_output
 from bids_app.errors import BadInputError, MissingInputError
-from bids_app.model import linear, storage
-from bids_app.records.results import StoredLinear, StoredModel
+from bids_app.model import calibrated, forms, storage
+from bids_app.records.results import StoredModel, StoredPredictor
 
-KINDS: tuple[tuple[str | None, Callable[[Path], StoredModel | StoredLinear]], ...] = (
+KINDS: tuple[tuple[str | None, Callable[[Path], StoredModel | StoredPredictor]], ...] = (
     (None, storage.load),  # the RBF machines, which say no kind
-    (linear.KIND, linear.load),
+    *((kind, calibrated.load) for kind in forms.ARRAYS),
 )
 
 
-def load(path: Path) -> StoredModel | StoredLinear:
+def load(path: Path) -> StoredModel | StoredPredictor:
     """Return the model meant by a path, as `find` has it.
 
     Raises

@@ -16,12 +16,13 @@ from bids_app.errors import BadInputError
 from bids_app.learning.division import folds
 from bids_app.recommended.calibration import cuts, probability, sets
 from bids_app.records.cohort import Fold
-from bids_app.records.recommended import Calibration, LinearModel, OutOfFold
+from bids_app.records.fitted import MapModel
+from bids_app.records.recommended import Calibration, OutOfFold
 
 CALLS = ("half", "equal", "sensitivity")
 
 
-def not_stored() -> LinearModel:
+def not_stored() -> MapModel:
     """Refuse to make a model of a recipe that has none to store."""
     raise BadInputError("no model is stored of this recipe", remedy="use that of another one")
 
@@ -35,7 +36,7 @@ class Tested(NamedTuple):
     decisions: np.ndarray
     calibration: Calibration
     chosen: object
-    model: Callable[[], LinearModel] = not_stored
+    model: Callable[[], MapModel] = not_stored
 
 
 class Wanted(NamedTuple):

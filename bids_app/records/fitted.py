@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 
 from bids_app.records.further import Further
 from bids_app.records.recommended import Calibration, Contest, LinearModel, Permutation, Purpose, Seen
+from bids_app.records.trees import Trees
+
+MapModel = LinearModel | Trees  # what decides by a lesion map, and is calibrated
 
 
 @dataclass(frozen=True)
@@ -14,7 +17,7 @@ class Fitted:
     """A recipe trained on the whole cohort; ``purpose`` names the maps it saw."""
 
     purpose: Purpose
-    model: LinearModel
+    model: MapModel
     calibration: Calibration
     seen: Seen
 
@@ -34,6 +37,7 @@ class Recommended(Fitted):
     ``further`` holds what was asked for beside it, ``kept`` the rivals of the contest that have a model, by name.
     """
 
+    model: LinearModel
     thresholds: dict[str, float]
     contest: Contest | None = None
     permutation: Permutation | None = None

@@ -18,9 +18,9 @@ from bids_app.records.cohort import (
     Ranking,
     SweepResult,
 )
-from bids_app.records.fitted import Recommended
+from bids_app.records.fitted import MapModel, Recommended
 from bids_app.records.need import need
-from bids_app.records.recommended import Calibration, LinearModel, Permutation, Purpose, Seen
+from bids_app.records.recommended import Calibration, Permutation, Purpose, Seen
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -260,14 +260,14 @@ class StoredModel:
 
 
 @dataclass(frozen=True)
-class LinearPredictor:
-    """A linear model trained on the whole cohort with what is needed to use it on new scans.
+class Predictor:
+    """A calibrated model trained on the whole cohort with what is needed to use it on new scans.
 
     Attributes
     ----------
     protocol : str
         Name of the recipe, as in the table of recipes.
-    model : LinearModel
+    model : LinearModel or Trees
     calibration : Calibration
     seen : Seen
     purpose : Purpose
@@ -276,7 +276,7 @@ class LinearPredictor:
     """
 
     protocol: str
-    model: LinearModel
+    model: MapModel
     calibration: Calibration
     seen: Seen
     purpose: Purpose
@@ -288,7 +288,7 @@ class LinearPredictor:
 
 
 @dataclass(frozen=True)
-class StoredLinear(LinearPredictor):
+class StoredPredictor(Predictor):
     """The same as read from its folder.
 
     Attributes

@@ -52,8 +52,6 @@ WITHOUT = {  # rows whose model is not stored, and why
     "site alone": _NO_MAP,
     "recommended, all phases": "is trained on scans that are not of this cohort",
     "recommended, one site left out": "is a model for each site; on all sites it is the recommended one",
-    "random-forest": "is many trees, for which there is no format yet",
-    "gradient-boosting": "is many trees, for which there is no format yet",
     "cnn": "would need torch wherever it is used",
 }
 SCANS = {"with_lesions": "with lesions", "lesion_free": "without lesions"}

@@ -16,7 +16,7 @@ from bids_app.learning.protocols import fold_numbers
 from bids_app.learning.roc import auc_within
 from bids_app.recommended.calibration import calibrate
 from bids_app.recommended.nested import Recipe, Tested, not_stored
-from bids_app.records.recommended import LinearModel
+from bids_app.records.fitted import MapModel
 
 EMPTY = np.array([-1])  # the row of a scan without lesions: features end with it
 
@@ -27,7 +27,7 @@ class Machine(NamedTuple):
     """What was trained: from rows to their decision values, and what makes the model that is stored of it."""
 
     decide: Callable[[np.ndarray], np.ndarray]
-    model: Callable[[], LinearModel] = not_stored
+    model: Callable[[], MapModel] = not_stored
 
 
 class Rows(NamedTuple):
