@@ -22,6 +22,7 @@ from bids_app.phantom import further
 from bids_app.phantom.cohort import draw_cohort
 from bids_app.phantom.dataset import write_cohort
 from bids_app.recommended import linear as machine
+from bids_app.records.recommended import LinearModel
 from bids_app.records.results import StoredModel, StoredPredictor
 from bids_app.rivals import belief
 
@@ -163,7 +164,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def ran(data: Path, run_app: Run) -> Path:
-    nested = ("--nested-folds", "3", "--permutations", "1", "--features", "belief")
+    nested = ("--nested-folds", "3", "--permutations", "1", "--features", "belief", "--compare", "linear-svm")
     assert run_app(data / "bids", data / "out", "group", *WORDS, *QUICK, *nested) == 0
     return data / "out"
 
@@ -192,8 +193,9 @@ def test_models_carry_their_norm_and_predict_what_the_report_says(name: str, ran
     assert not found.loc[known.index[known["set"] == "training"], "out_of_range"].any()
 
 
-def test_the_recommended_model_is_of_the_norm_of_everybody(ran: Path, tmp_path: Path) -> None:
-    best = calibrated.load(ran / "group/model/recommended")
+@pytest.mark.parametrize("name", ["recommended", "lesion-volume", "linear-svm"])
+def test_a_model_of_all_scans_is_of_the_norm_of_everybody(name: str, ran: Path, tmp_path: Path) -> None:
+    best = calibrated.load(ran / "group/model" / name)
     scans = labels.find_maps(ran, "normative")
     participants = np.array([scan.participant for scan in scans])
     made = beliefs.by_norm(beliefs.load(scans, ran), participants)(np.arange(len(scans)))
@@ -206,6 +208,7 @@ def test_the_recommended_model_is_of_the_norm_of_everybody(ran: Path, tmp_path: 
     assert best.purpose.norm.centre.tobytes() == made.norm.centre.tobytes()
     told = prediction.predict(best, scans, ran, tmp_path)
     np.testing.assert_allclose(told["lesion_volume_mni_ml"], made.lesions.sum(axis=1) * GRID.voxel_ml)
+    assert isinstance(best.model, LinearModel)
     wanted = machine.decisions(best.model, made.lesions, GRID.data, GRID.affine)
     np.testing.assert_array_equal(told["decision_value"], wanted)
     reasons.write(best, scans[:2], ran, tmp_path, 1)

@@ -335,6 +335,7 @@ def test_maps_are_read_and_norms_made_once(
     entry = competition._entry(options, competition.Chosen(cohort.scans, labelled), maps)
     np.testing.assert_array_equal(entry.others, first.lesions)
     assert tuple(counts.values()) == (lesions, beliefs_of, norms)
+    assert entry.of_others.lesion_map == options.lesion_map and (entry.of_others.norm is not None) == bool(norms)
 
 
 @pytest.mark.parametrize(

@@ -25,18 +25,22 @@ from bids_app.cohort import labels
 from bids_app.errors import BadInputError, BidsAppError
 from bids_app.files import arrays as npz
 from bids_app.files import formats
-from bids_app.group import entrants
+from bids_app.group import contest, entrants, kept
 from bids_app.image.atlas import brain_grid, on_grid
+from bids_app.learning.protocols import Plan
+from bids_app.learning.roc import auc
+from bids_app.machine.parallel import Workers
 from bids_app.model import calibrated, deciding, prediction
 from bids_app.model.stored import load
 from bids_app.participant import reasons
 from bids_app.phantom.cohort import draw_cohort
 from bids_app.phantom.dataset import write_cohort
 from bids_app.recommended import linear as additive
-from bids_app.recommended import nested, rivals
+from bids_app.recommended import neighbours, nested, rivals
 from bids_app.recommended.features import log_volume
 from bids_app.recommended.nested import Recipe
-from bids_app.records.cohort import Cohort
+from bids_app.records.cohort import Cohort, Labelled, Threshold
+from bids_app.records.recommended import Purpose
 from bids_app.records.results import StoredPredictor
 from bids_app.report.recommended_sections import ALWAYS_STORED, WITHOUT
 from bids_app.rivals import chosen, trees, voxels
@@ -229,6 +233,30 @@ def test_report_and_model_card_tell_which_models_there_are(out: Path) -> None:
     for name in NAMES:
         assert f"- {name}: AUC {rows[name]:.3f}" in card
     assert {path.name for path in (out / "group/model").iterdir()} == {Path(model_folder(name)).name for name in rows}
+
+
+def test_a_rival_knows_the_maps_that_it_saw(cohort: Cohort, tmp_path: Path) -> None:
+    labelled = Labelled(cohort.scans, cohort.participants, cohort.positive, cohort.table, (), ())
+    own, other = (
+        Purpose(cohort.levels, Threshold(cut, "given"), name) for cut, name in ((0.32, "published"), (0.5, "network"))
+    )
+    others = cohort.lesions[::-1]
+    entry = entrants.Entry(labelled, own, cohort.lesions, others, other, entrants.More(("linear-svm",)))
+    prepared = contest.prepare(entry)
+    entrants.lay(tmp_path / "contest", prepared.made, entry)
+    seen = contest.seen_of(cohort.lesions, labelled)
+    rounds = entrants.Rounds(Plan(3, 1, "smo", 50, 0), 3)
+    found = kept.train(prepared, seen, rounds, Workers(), tmp_path)
+    assert list(found) == ["lesion volume", "linear-svm"]
+    volume, svm = found.values()
+    assert volume.purpose == own and volume.seen is seen and svm.purpose == other
+    grid = brain_grid(3)
+    np.testing.assert_array_equal(svm.seen.sketches, neighbours.sketch(others, grid.data, grid.affine))
+    assert svm.seen.scans == seen.scans == tuple(cohort.names)
+    values = deciding.decisions(svm.model, others)
+    assert (
+        auc(cohort.positive, values).value > auc(cohort.positive, deciding.decisions(svm.model, cohort.lesions)).value
+    )
 
 
 # -- trees -------------------------------------------------------------------------------------------
