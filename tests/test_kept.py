@@ -284,6 +284,7 @@ def test_trees_are_scikit_learns_also_next_to_their_thresholds() -> None:
     [
         ({"left": lambda each: each * 0}, "must come after it"),
         ({"right": lambda each: each + 10**6}, "must come after it"),
+        ({"left": lambda each: np.where(each == np.arange(len(each)), 0, each)}, "a leaf has itself"),
         ({"feature": lambda each: np.where(each < 0, each, 999).astype(np.int32)}, "unknown region"),
         ({"roots": lambda each: each - 1}, "root"),
         ({"value": lambda each: each[1:]}, "as many numbers"),
