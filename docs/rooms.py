@@ -57,7 +57,7 @@ ROOMS: dict[str, tuple[str, ...]] = {  # folder: its modules, both in order; "" 
         "recipe",
     ),
     "group": (
-        *("outputs", "permutation", "maps", "entrants", "contest", "kept"),
+        *("outputs", "permutation", "maps", "entrants", "contest", "rival_models"),
         *("further", "competition", "rating", "recipe"),
     ),
     "phantom": ("records", "cohort", "scan", "dataset", "further", "__main__"),

@@ -12,7 +12,7 @@ import numpy as np
 
 from bids_app.bids.names import Scan
 from bids_app.cohort import beliefs, labels, lesion_maps, selected
-from bids_app.group import contest, entrants, further, kept
+from bids_app.group import contest, entrants, further, rival_models
 from bids_app.group.maps import Maps, as_stored
 from bids_app.learning.protocols import Plan
 from bids_app.machine import parallel
@@ -81,7 +81,7 @@ def run(
         return found
     verdict, permutation, beside = _compared(options, cohort, prepared, plan, published, work_dir)
     rounds = entrants.Rounds(plan, options.nested_folds, options.omp_nthreads)
-    rivals = kept.train(prepared, trained.seen, rounds, workers_of(options), work_dir)
+    rivals = rival_models.train(prepared, trained.seen, rounds, workers_of(options), work_dir)
     return replace(found, contest=verdict, permutation=permutation, further=beside, kept=rivals)
 
 

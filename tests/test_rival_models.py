@@ -25,7 +25,7 @@ from bids_app.cohort import labels
 from bids_app.errors import BadInputError, BidsAppError
 from bids_app.files import arrays as npz
 from bids_app.files import formats
-from bids_app.group import contest, entrants, kept
+from bids_app.group import contest, entrants, rival_models
 from bids_app.image.atlas import brain_grid, on_grid
 from bids_app.learning.protocols import Plan
 from bids_app.learning.roc import auc
@@ -246,7 +246,7 @@ def test_a_rival_knows_the_maps_that_it_saw(cohort: Cohort, tmp_path: Path) -> N
     entrants.lay(tmp_path / "contest", prepared.made, entry)
     seen = contest.seen_of(cohort.lesions, labelled)
     rounds = entrants.Rounds(Plan(3, 1, "smo", 50, 0), 3)
-    found = kept.train(prepared, seen, rounds, Workers(), tmp_path)
+    found = rival_models.train(prepared, seen, rounds, Workers(), tmp_path)
     assert list(found) == ["lesion volume", "linear-svm"]
     volume, svm = found.values()
     assert volume.purpose == own and volume.seen is seen and svm.purpose == other
