@@ -9,7 +9,7 @@ Every labelled scan is measured as it is (1 mm) and as thick slices of 0.8 x 0.8
 that patient; the table says so. The norm of the normative map is estimated anew for each patient, from all other
 people. ``--cases`` keeps what the app's chain finds in the scans (a minute each, and another for the norm).
 
-For information: the network's probability cut lower, and what the network or the norm calls lesion.
+For information: lesions grown to lower probabilities, the network without the norm, and what either calls lesion.
 
 Lesions are components (26 neighbours). One is found if the map covers any voxel of it; a component of the map is right
 if it touches any lesion. Artefact is what a map calls outside the expert's lesions where the atlas has less than a
@@ -61,11 +61,7 @@ def main() -> int:
         cases = labelled(args.data, place)
         kept = anatomies(args.data, place / NORMS)
         norms = {who: norm_without(who, kept) for who in sorted({case.patient for case in cases})}
-        rows = [
-            row
-            for case in cases
-            for row in measured(case, args.weights, normative_map(case, norms[case.patient], kept[case.name][1]))
-        ]
+        rows = [row for case in cases for row in measured(case, args.weights, norms[case.patient], kept[case.name][1])]
     print(table(rows))
     print()
     verdict = verdict_of(rows)
@@ -120,13 +116,6 @@ def norm_without(patient: str, kept: dict[str, tuple[np.ndarray, str]]) -> Any:
     return normative.estimate([norm.mean_of(each) for each in beliefs.values()], atlas.brain_grid(normative.RESOLUTION))
 
 
-def normative_map(case: Any, norm: Any, inverse: str) -> np.ndarray:
-    """Return the normative lesion map of a case, bool (X, Y, Z)."""
-    from bids_app.lesions import normative
-
-    return normative.lesions(case.grid, case.brain, possible(case), priors_of(case), inverse, norm)[0]
-
-
 def possible(case: Any) -> np.ndarray:
     """Return where a lesion may be, bool (X, Y, Z)."""
     from bids_app.image import lesion
@@ -141,24 +130,29 @@ def priors_of(case: Any) -> Any:
     return Priors(np.zeros_like(case.wm), case.gm, case.wm, case.csf, case.brain.astype(np.float32))
 
 
-def measured(case: Any, weights: Path | None, normative: np.ndarray) -> Iterator[dict[str, Any]]:
-    """Yield a row for each map of one scan; ``normative`` is its normative map."""
+def measured(case: Any, weights: Path | None, norm: Any, inverse: str) -> Iterator[dict[str, Any]]:
+    """Yield a row for each map of one scan; ``inverse`` is the file of its transform from the template."""
     from bids_app.image import lesion
     from bids_app.image.networks import lesion_network, network
+    from bids_app.lesions import joint, normative
     from bids_app.lesions.network import find_lesions
 
     path = weights / f"lesions-without-{case.patient.removeprefix('patient')}.onnx" if weights else None
     held_out = path is not None and path.is_file()
     net = network(path.read_bytes()) if path is not None and held_out else lesion_network()
     priors, published = priors_of(case), lesion.lesions(case.grid, THRESHOLD, case.brain)
-    soft = find_lesions(case.grid, priors, case.brain, net)
+    over = normative.over_norm(case.grid, case.brain, priors, inverse, norm)
+    by_norm = normative.lesions(over, case.grid, possible(case), priors, inverse, norm)[0]
+    alone = find_lesions(case.grid, priors, case.brain, net)
+    soft = joint.joint(alone, over, possible(case))
     maps = {
         "published": published,
         "cleaned": lesion.whole(published & possible(case), case.grid.voxel_ml, case.wm),
-        "normative": normative,
-        "network": soft > PROBABILITY,
-        **{f"network, {cut}": soft > cut for cut in LOWER},
-        "network or normative": (soft > PROBABILITY) | normative,
+        "normative": by_norm,
+        "network": joint.lesions(soft),
+        **{f"network, {cut}": normative.with_seed(soft > cut, soft >= joint.SEED) for cut in LOWER},
+        "network without the norm": alone > PROBABILITY,
+        "network without the norm, or normative": (alone > PROBABILITY) | by_norm,
     }
     for name, found in maps.items():
         unseen = held_out or not name.startswith("network")

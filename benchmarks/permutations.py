@@ -116,14 +116,13 @@ def _recommended(cohort: Cohort, n: int) -> bool:
         start, found[way] = time.process_time(), []
         for fold in outer:
             people = np.unique(made.person[fold.train])
-            kernels = machine.kernels_of(made, people)
+            if way == "dual":
+                groups = [machine.labels_of(each, made.person) for each in labels[1:]]
+                duals = machine.train_duals(made, groups, people, FOLDS, 0)
+                found[way] += [machine.decide(made, dual, fold.validate).tolist() for dual in duals]
+                continue
             for each in labels[:1] if way == "first" else labels[1:]:
-                if way == "dual":
-                    groups = machine.labels_of(each, made.person)
-                    dual = machine.train_dual(made, kernels, groups, people, FOLDS, 0)
-                    values = machine.decide(made, dual, fold.validate)
-                else:
-                    values = rivals.recommended(made, each, made.person, FOLDS)(fold.train, fold.validate, 0).decisions
+                values = rivals.recommended(made, each, made.person, FOLDS)(fold.train, fold.validate, 0).decisions
                 found[way].append(values.tolist())
         seconds[way] = (time.process_time() - start) / n
     total = preparing + DRAWS * seconds["dual"]

@@ -102,8 +102,8 @@ class Options:
     )
     lesion_map: str = option(
         "published: belief above the threshold; normative: belief over the norm of its place; network: what the "
-        "trained network calls lesion; external: masks given by --lesion-derivatives; cleaned: published "
-        "without what is rarely a lesion, for the last time",
+        "trained network and the norm together call lesion; external: masks given by --lesion-derivatives; cleaned: "
+        "published without what is rarely a lesion, for the last time",
         "published",
         section="Group level",
         decides=("group",),

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import realdata
+from anatomies import good, patient, scan  # noqa: F401
 from chromium import axe, chromium, visit  # noqa: F401
 
 from bids_app.__main__ import main

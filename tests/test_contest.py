@@ -83,7 +83,7 @@ def _contest(cohort: Cohort, work: Path, workers: Workers) -> Judged:
     purpose = Purpose(cohort.levels, Threshold(0.32, "given"), "published")
     entry = entrants.Entry(labelled, purpose, cohort.lesions, cohort.lesions, purpose)
     rules, plan = contest.Rules(3, 2, Wanted(0.9, 0.8), 1), Plan(3, 1, "smo", 50, 0)
-    ran = contest.run(contest.prepare(entry), rules, plan, workers, work)
+    ran = contest.run(contest.prepare(entry, work), rules, plan, workers)
     return contest.judge(ran, entry, plan, ()), ran.permutation
 
 

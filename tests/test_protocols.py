@@ -10,14 +10,14 @@ import pytest
 from serial import nested
 from sklearn.metrics import roc_auc_score
 
-from bids_app.learning import protocols
+from bids_app.learning import classifier, protocols
 from bids_app.learning import refit as refit_room
 from bids_app.learning.division import divide, folds, permute
 from bids_app.learning.measures import performance
 from bids_app.learning.protocols import GRID, MapsFor, Plan, leakage_free, outer_folds, published
 from bids_app.learning.ranking import rank_voxels
 from bids_app.learning.sweep import Search, sweep
-from bids_app.records.cohort import Division, Grid, LesionMaps, Threshold
+from bids_app.records.cohort import Cell, Division, Grid, LesionMaps, Threshold
 from bids_app.records.results import Evaluation, Nested
 
 PLAN = Plan(cv_folds=4, refine_limit=3, solver="smo", bootstrap_draws=50, random_seed=3)
@@ -275,3 +275,19 @@ def test_shuffled_labels_score_half_without_leakage_and_not_as_published() -> No
     means = {name: float(np.mean(values)) for name, values in areas.items()}
     assert abs(means["leakage-free"] - 0.5) < band, means
     assert means["published"] > 0.8, means
+
+
+def test_kernels_and_decisions_of_the_refit_are_the_formulas_bit_by_bit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Filled and weighed some rows at a time, they are exactly what whole matrices give."""
+    rng = np.random.default_rng(0)
+    lower = np.tril(rng.integers(0, 60, (37, 37)), -1).astype(np.int32)
+    cell = Cell(60, 1.0, 0.125, 0.5)
+    whole = np.exp(-cell.gamma * (lower + lower.T)[:, :20])
+    rows = rng.permutation(20)[:11]
+    for some in (5, 256):
+        monkeypatch.setattr(refit_room, "ROWS", some)
+        monkeypatch.setattr(classifier, "ROWS", some)
+        np.testing.assert_array_equal(refit_room._kernel(lower, 20, cell), whole)
+        trained = classifier.SupportVectors(rows, rng.normal(size=11), 0.25)
+        wanted = (np.ascontiguousarray(whole[:, rows]) * trained.dual_coef).sum(axis=1) + 0.25
+        np.testing.assert_array_equal(trained.decide(whole), wanted)

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import tracemalloc
+import weakref
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 from scipy import ndimage
 from sklearn.svm import SVC
 
 from bids_app.errors import BadInputError
+from bids_app.group import kept
+from bids_app.image.atlas import brain_grid
 from bids_app.learning.division import folds
-from bids_app.recommended import linear, machine
+from bids_app.phantom.cohort import draw_cohort
+from bids_app.recommended import kernels, linear, machine
+from bids_app.recommended import products as products_room
 from bids_app.recommended.calibration import calibrate
 from bids_app.recommended.features import Projection, log_volume, project, project_back, projection, roots
+from bids_app.recommended.kernels import Parts
 from bids_app.recommended.products import Products, products
 from bids_app.records.recommended import Kind, LinearModel, Setting
 
@@ -108,15 +119,17 @@ def test_the_search_finds_the_machines_of_scikit_learn() -> None:
     maps, names, groups = draw()
     of, labels = made(maps, names), machine.labels_of(groups, names)
     people = np.arange(len(labels))
-    kernel = list(machine._kernels(of, people))[5]
+    parts = Parts.of(of, people, 2)
+    kernel = list(parts.kernels())[1]
+    matrix = parts.matrix(kernel)
     inner = folds(labels, people, 5, by="participant", seed=0)
-    found = machine._search(kernel.matrix, labels, inner)
+    found = machine._search(parts.unit(kernel), labels, inner)
     for number, C in enumerate(machine.COSTS):
         for fold in inner:
-            part = kernel.matrix[np.ix_(fold.train, fold.train)]
+            part = matrix[np.ix_(fold.train, fold.train)]
             svc = SVC(C=C, kernel="precomputed", class_weight="balanced", tol=1e-8).fit(part, labels[fold.train])
             beta, bias = machine._libsvm(part, labels[fold.train], C)
-            across = kernel.matrix[np.ix_(fold.validate, fold.train)]
+            across = matrix[np.ix_(fold.validate, fold.train)]
             wanted = across @ beta + bias
             if number > 1:  # at a low cost all weights are at their bound: any intercept of a range will do
                 np.testing.assert_allclose(svc.decision_function(across), wanted, atol=1e-3)
@@ -178,9 +191,10 @@ def test_each_participant_weighs_the_same() -> None:
     maps, names, groups = draw()
     twice = np.concatenate([np.arange(len(maps)), np.flatnonzero(names < "sub-10")])
     once, more = made(maps, names), made(maps[twice], names[twice])
-    np.testing.assert_allclose(once.people, more.people, rtol=1e-5, atol=1e-6)
+    for kind in range(len(once.kinds)):
+        np.testing.assert_allclose(once.people[kind], more.people[kind], rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(once.volume_people, more.volume_people)
-    values = once.scans[0, :, 3].astype(float)
+    values = once.scans[0][:, 3].astype(float)
     plain, repeated = (
         calibrate(values[rows], groups[rows], once.person[rows], once.lesion_free[rows], 0.0)
         for rows in (np.arange(len(maps)), twice)
@@ -200,6 +214,95 @@ def test_labels_and_maps_of_others_are_not_looked_at() -> None:
     assert plain.settings == changed.settings
     np.testing.assert_allclose(plain.dual.people[:, :25], changed.dual.people[:, :25])
     assert not plain.dual.people[:, 25:].any() and plain.dual.intercept == changed.dual.intercept
+
+
+def drawn_products(n_kinds: int, people: int = 700) -> Products:
+    """Products of random features, a scan a participant: a kernel of 3.9 MB."""
+    rng = np.random.default_rng(0)
+    features = rng.random((n_kinds, people, 12))
+    found = tuple(each @ each.T for each in features)
+    scans = tuple(each.astype(np.float32) for each in found)
+    volume, nobody = rng.random(people), np.zeros(people, bool)
+    return Products(products_room.KINDS[:n_kinds], scans, found, volume, volume, np.arange(people), nobody)
+
+
+def peak_of_training(of: Products) -> int:
+    labels = np.arange(len(of.person)) % 3 > 0
+    tracemalloc.start()
+    machine.train(of, labels, of.person, 2, 0)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    return peak
+
+
+def test_memory_of_training_is_that_of_one_kernel() -> None:
+    """Six more kinds, twelve more kernels, cost less than one kernel; and all together take less than four."""
+    one = 8 * 700**2
+    peak_of_training(drawn_products(1, 40))  # what is loaded and compiled once
+    two, eight = (peak_of_training(drawn_products(n_kinds)) for n_kinds in (2, 8))
+    assert eight - two < one
+    assert eight < 4 * one
+
+
+def test_permutations_are_trained_as_each_alone() -> None:
+    maps, names, groups = draw()
+    of, labels, training = made(maps, names), machine.labels_of(groups, names), np.arange(30)
+    turned = np.roll(labels, 1)
+    for own, dual in zip((labels, turned), machine.train_duals(of, (labels, turned), training, 5, 0), strict=True):
+        alone = machine.train(of, own, training, 5, 0).dual
+        np.testing.assert_array_equal(dual.people, alone.people)
+        assert (dual.volume, dual.intercept) == (alone.volume, alone.intercept)
+
+
+def test_a_kernel_is_the_sum_of_its_parts_with_and_without_a_diagonal_of_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernels, "ENTRIES", 7 * 37)
+    maps, names, _ = draw()
+    people, rng = np.arange(3, 40), np.random.default_rng(1)
+    of = replace(made(maps, names), extra=rng.normal(size=(len(maps), 2)))
+    parts = Parts.of(of, people, 1)
+    assert of.extra_people is not None
+    further = of.extra_people[people] @ of.extra_people[people].T
+    log = of.volume_people[people] - of.volume_people[people].mean()
+    for kernel in parts.kernels():
+        outer = np.outer(log, log) / log.var()
+        wanted = of.people[1][np.ix_(people, people)] / kernel.scale + kernel.volume_weight * outer
+        wanted += kernel.extra_weight * further
+        np.testing.assert_allclose(parts.matrix(kernel), wanted, rtol=1e-12, atol=1e-12)
+        own = np.diag(wanted)
+        np.testing.assert_allclose(parts.unit(kernel), 1 - (own[:, None] + own - 2 * wanted) / 2, rtol=0, atol=1e-6)
+
+
+def test_a_kind_is_let_go_before_the_next_is_made(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Laid in a folder, products are those in memory, and no two kinds are in memory together."""
+    cohort = draw_cohort(n_participants=(8, 6), n_scans=(12, 8), seed=3)
+    grid = brain_grid(3)
+    wanted = products(cohort.lesions, cohort.participants, grid.data, grid.affine)
+    kinds: list[weakref.ref[np.ndarray]] = []
+    of_kind = products_room._of_kind
+
+    def watched(*words: Any) -> products_room.OfKind:
+        assert all(each() is None for each in kinds)
+        found = of_kind(*words)
+        kinds.append(weakref.ref(found.scans))
+        return found
+
+    monkeypatch.setattr(products_room, "_of_kind", watched)
+    laid = kept.lay(tmp_path, cohort.lesions, cohort.participants)
+    assert len(kinds) == len(laid.kinds) == len(laid.scans)
+    for found in (laid, kept.read(tmp_path)):
+        for number in (3, 0, *range(8)):
+            np.testing.assert_array_equal(found.scans[number], wanted.scans[number])
+            np.testing.assert_array_equal(found.people[number], wanted.people[number])
+        for name in kept.SMALL:
+            np.testing.assert_array_equal(getattr(found, name), getattr(wanted, name))
+
+
+def test_products_of_participants_are_the_same_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    means = np.random.default_rng(2).random((9, 100)).astype(np.float32)
+    exact = means.astype(float) @ means.T.astype(float)
+    for block in (8 * 9, 8 * 9 * 33, 8 * 9 * 1000):
+        monkeypatch.setattr(products_room, "BLOCK", block)
+        np.testing.assert_allclose(products_room._among(means), exact, rtol=1e-13)
 
 
 def test_unusable_maps_are_refused() -> None:

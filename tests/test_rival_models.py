@@ -242,11 +242,11 @@ def test_a_rival_knows_the_maps_that_it_saw(cohort: Cohort, tmp_path: Path) -> N
     )
     others = cohort.lesions[::-1]
     entry = entrants.Entry(labelled, own, cohort.lesions, others, other, entrants.More(("linear-svm",)))
-    prepared = contest.prepare(entry)
-    entrants.lay(tmp_path / "contest", prepared.made, entry)
+    prepared = contest.prepare(entry, tmp_path)
+    entrants.lay(prepared.folder, entry)
     seen = contest.seen_of(cohort.lesions, labelled)
     rounds = entrants.Rounds(Plan(3, 1, "smo", 50, 0), 3)
-    found = rival_models.train(prepared, seen, rounds, Workers(), tmp_path)
+    found = rival_models.train(prepared, seen, rounds, Workers())
     assert list(found) == ["lesion volume", "linear-svm"]
     volume, svm = found.values()
     assert volume.purpose == own and volume.seen is seen and svm.purpose == other

@@ -19,7 +19,7 @@ from test_recommended import draw, made
 
 from bids_app.cohort import labels, selected
 from bids_app.errors import BadInputError
-from bids_app.group import entrants
+from bids_app.group import kept
 from bids_app.learning.roc import auc_within
 from bids_app.options import NETWORK, RIVALS
 from bids_app.phantom import further
@@ -251,13 +251,13 @@ def test_the_unit_of_the_time_since_a_relapse_is_told(data: Path, tmp_path: Path
         selected.acute(both, 400, None, ("RRMS", "NMOSD"), tmp_path)
 
 
-def test_the_third_group_of_the_phantom_cohort_is_found() -> None:
+def test_the_third_group_of_the_phantom_cohort_is_found(tmp_path: Path) -> None:
     """Forty participants whose lesions lie elsewhere, as ``--third`` plants them, are told from both other groups."""
     cohort = draw_cohort(n_participants=(24, 18), n_scans=(30, 24), seed=4)
     table, lesions = draw_third(40, 80, 4)
     names = np.concatenate([cohort.participants, table["participant_id"].to_numpy(dtype=str)])
     groups = np.concatenate([np.where(cohort.positive, 0, 1), np.full(len(lesions), 2)])
-    of = entrants.made_of(np.concatenate([cohort.lesions, lesions]), names)
+    of = kept.lay(tmp_path, np.concatenate([cohort.lesions, lesions]), names)
     levels = ("RRMS", "NMOSD", further.THIRD)
     outer = several.outer_folds(groups, names, levels, 3, 0)
     parts = [several.tested(of, groups, 3, fold, 3, 0) for fold in outer]

@@ -76,10 +76,10 @@ OUTPUTS: dict[str, Output] = {
     ),
     "network": Output(
         "mask",
-        "lesions by a trained network: where its probability is at least one half",
+        "lesions by a trained network and the norm: joint probability at least one half, and 0.9 somewhere",
         (_L, ("desc", "network")),
     ),
-    "probability": Output("probseg", "probability of lesion by the trained network", (_L,)),
+    "probability": Output("probseg", "probability of lesion by the trained network and the norm together", (_L,)),
     "cleaned": Output("mask", f"lesion map without border, deep fluid and specks; {_LAST}", (_L, ("desc", "cleaned"))),
     "belief_mni": Output("FLAIR", "belief map on the template's 3 mm grid", (*_MNI, ("desc", "belief"))),
     "lesion_mni": Output("mask", "lesion map on the template's 3 mm grid: what the group level reads", (*_MNI, _L)),

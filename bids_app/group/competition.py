@@ -12,7 +12,7 @@ import numpy as np
 
 from bids_app.bids.names import Scan
 from bids_app.cohort import beliefs, labels, lesion_maps, selected
-from bids_app.group import contest, entrants, further, rival_models
+from bids_app.group import contest, entrants, further, kept, rival_models
 from bids_app.group.maps import Maps, as_stored
 from bids_app.learning.protocols import Plan
 from bids_app.machine import parallel
@@ -67,7 +67,7 @@ def run(
 
     ``published`` is the published evaluation, one more row of the contest, with its CPU seconds.
     """
-    prepared = contest.prepare(_entry(options, cohort, maps))
+    prepared = contest.prepare(_entry(options, cohort, maps), work_dir)
     trained = contest.train_whole(prepared, _rules(options), plan)
     found = Recommended(
         prepared.entry.purpose,
@@ -81,7 +81,7 @@ def run(
         return found
     verdict, permutation, beside = _compared(options, cohort, prepared, plan, published, work_dir)
     rounds = entrants.Rounds(plan, options.nested_folds, options.omp_nthreads)
-    rivals = rival_models.train(prepared, trained.seen, rounds, workers_of(options), work_dir)
+    rivals = rival_models.train(prepared, trained.seen, rounds, workers_of(options))
     return replace(found, contest=verdict, permutation=permutation, further=beside, kept=rivals)
 
 
@@ -105,7 +105,7 @@ def _compared(
 ) -> tuple[Contest, Permutation | None, Further]:
     """Return the contest, its permutation test, and what was asked for beside it."""
     entry, rules, workers = prepared.entry, _rules(options), workers_of(options)
-    ran = contest.run(prepared, rules, plan, workers, work_dir)
+    ran = contest.run(prepared, rules, plan, workers)
     asked = further.Asked(options.nested_folds, options.repeats, rules.wanted, plan, workers)
     evaluation, seconds = published
     rows, confounding = [contest.published_row(evaluation, entry.labelled, plan, seconds)], None
@@ -192,5 +192,6 @@ def _several(
         people.append(own.participants)
         groups.append(np.full(len(own.scans), number))
     log.info("one against the rest: %s", ", ".join(names))
-    made = entrants.made_of(np.concatenate(maps), np.concatenate(people))
-    return further.groups(made, np.concatenate(groups), names, asked, work_dir / "several")
+    folder = work_dir / "several"
+    kept.lay(folder, np.concatenate(maps), np.concatenate(people))
+    return further.groups(folder, np.concatenate(groups), names, asked)

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from bids_app.errors import BadInputError
-from bids_app.group import entrants
+from bids_app.group import entrants, kept
 from bids_app.group.entrants import RECOMMENDED, Entry
 from bids_app.image.atlas import brain_grid
 from bids_app.learning.division import permute
@@ -24,7 +24,7 @@ from bids_app.machine.progress import told
 from bids_app.recommended import comparison, contest, neighbours
 from bids_app.recommended.calibration import cuts
 from bids_app.recommended.features import lesion_free
-from bids_app.recommended.machine import decide, kernels_of, labels_of, model_of, train, train_dual
+from bids_app.recommended.machine import decide, labels_of, model_of, train, train_duals
 from bids_app.recommended.nested import Piece, Wanted, assemble, outer_folds, piece
 from bids_app.recommended.products import Products
 from bids_app.records.cohort import Fold, Labelled
@@ -47,9 +47,10 @@ class Rules(NamedTuple):
 
 
 class Prepared(NamedTuple):
-    """What recipes compete on, with the products of the recommended one and the CPU seconds these took."""
+    """What recipes compete on, with the products of the recommended one in a folder, and the CPU seconds these took."""
 
     entry: Entry
+    folder: Path
     made: Products
     seconds: float
 
@@ -101,11 +102,11 @@ class _Done(NamedTuple):
     seconds: float
 
 
-def prepare(entry: Entry) -> Prepared:
-    """Return what training the recommended recipe needs."""
-    start = time.process_time()
-    made = entrants.made_of(entry.maps, entry.labelled.participants)
-    return Prepared(entry, made, time.process_time() - start)
+def prepare(entry: Entry, work_dir: Path) -> Prepared:
+    """Lay what training the recommended recipe needs in ``work_dir/contest``, and return it."""
+    start, folder = time.process_time(), work_dir / "contest"
+    made = kept.lay(folder, entry.maps, entry.labelled.participants)
+    return Prepared(entry, folder, made, time.process_time() - start)
 
 
 def train_whole(prepared: Prepared, rules: Rules, plan: Plan) -> Trained:
@@ -132,7 +133,7 @@ def seen_of(maps: np.ndarray, labelled: Labelled) -> Seen:
     return Seen(tuple(scan.name for scan in labelled.scans), sketches, neighbours.farthest(sketches, person))
 
 
-def run(prepared: Prepared, rules: Rules, plan: Plan, workers: parallel.Workers, work_dir: Path) -> Ran:
+def run(prepared: Prepared, rules: Rules, plan: Plan, workers: parallel.Workers) -> Ran:
     """Let all recipes compete on the same folds, and permute the labels of the recommended one.
 
     Parameters
@@ -142,8 +143,6 @@ def run(prepared: Prepared, rules: Rules, plan: Plan, workers: parallel.Workers,
     plan : Plan
         Folds and seeds of the selection.
     workers : Workers
-    work_dir : Path
-        Where the maps are laid for the workers.
 
     Raises
     ------
@@ -153,7 +152,7 @@ def run(prepared: Prepared, rules: Rules, plan: Plan, workers: parallel.Workers,
     entry, labelled = prepared.entry, prepared.entry.labelled
     positive, participants = labelled.positive, labelled.participants
     outer = outer_folds(positive, participants, rules.nested_folds, rules.repeats, plan.random_seed)
-    folders, seconds = _laid(entry, prepared.made, outer, work_dir / "contest")
+    folders, seconds = _laid(entry, outer, prepared.folder)
     seconds[RECOMMENDED] = seconds.get(RECOMMENDED, 0.0) + prepared.seconds
     quiet = replace(plan, tell=silent, detail=silent)  # a task's progress is that of the run
     recipes = entrants.names(entry)
@@ -203,23 +202,23 @@ def _permutation(found: OutOfFold, positive: np.ndarray, permuted: tuple[float, 
 
 
 def _laid(
-    entry: Entry, made: Products, outer: tuple[tuple[Fold, ...], ...], folder: Path
+    entry: Entry, outer: tuple[tuple[Fold, ...], ...], folder: Path
 ) -> tuple[list[tuple[Path, ...]], dict[str, float]]:
     """Return where each fold of each repeat finds what it needs, and CPU seconds of preparing by name of the recipe.
 
     That is one folder for all, unless what scans are measured against is estimated on each fold's training rows.
     """
     if entry.of_rows is None:
-        return [(folder,) * len(repeat) for repeat in outer], entrants.lay(folder, made, entry)
+        return [(folder,) * len(repeat) for repeat in outer], entrants.lay(folder, entry)
     places, seconds = [], dict.fromkeys(entrants.names(entry), 0.0)
     for r, repeat in enumerate(outer):
         places.append(tuple(folder / f"{r}-{k}" for k in range(len(repeat))))
         for place, fold in zip(places[-1], repeat, strict=True):
             start = time.process_time()
             own = entry.of_rows(fold.train)
-            of_fold = entrants.made_of(own.maps, own.labelled.participants)
+            kept.lay(place, own.maps, own.labelled.participants)
             seconds[RECOMMENDED] += time.process_time() - start
-            for name, more in entrants.lay(place, of_fold, own).items():
+            for name, more in entrants.lay(place, own).items():
                 seconds[name] += more
     return places, seconds
 
@@ -260,19 +259,19 @@ def _tested(task: _Task) -> _Done:
 
 def _shuffled(task: _Shuffle) -> dict[int, float]:
     """Return the nested AUC within folds by seed, labels permuted inside the folds; kernels are made once for all."""
-    made, people_of, _ = entrants.laid(task.folders[0])
-    positive = people_of.positive
+    found = entrants.laid(task.folders[0])
+    made, positive = found.made, found.people.positive
     place = fold_numbers(task.outer)
     values = {seed: np.empty(len(positive)) for seed in task.seeds}
     labels = {seed: permute(positive, made.person, seed, within=place) for seed in task.seeds}
     for folder, fold in zip(task.folders, task.outer, strict=True):
         made = entrants.laid(folder).made
         people = np.unique(made.person[fold.train])
-        kernels = kernels_of(made, people)
-        for seed in task.seeds:
-            groups = labels_of(labels[seed], made.person)
-            groups[np.setdiff1d(made.person, people)] = False  # not even the labels of the others are handed over
-            dual = train_dual(made, kernels, groups, people, _inner(task.rules), task.plan.random_seed)
+        groups = [labels_of(labels[seed], made.person) for seed in task.seeds]
+        for each in groups:
+            each[np.setdiff1d(made.person, people)] = False  # not even the labels of the others are handed over
+        duals = train_duals(made, groups, people, _inner(task.rules), task.plan.random_seed)
+        for seed, dual in zip(task.seeds, duals, strict=True):
             values[seed][fold.validate] = decide(made, dual, fold.validate)
     return {seed: auc_within(labels[seed], values[seed], place).value for seed in task.seeds}
 

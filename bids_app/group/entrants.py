@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from bids_app.group import kept
 from bids_app.image import atlas
 from bids_app.learning.protocols import HONEST, Plan
 from bids_app.model.deciding import regional_loads
 from bids_app.options import NETWORK
 from bids_app.recommended import rivals
 from bids_app.recommended.nested import Recipe
-from bids_app.recommended.products import KINDS, Products, products
+from bids_app.recommended.products import Products
 from bids_app.records.cohort import Labelled
 from bids_app.records.further import Covariates, Sites
 from bids_app.records.recommended import Purpose
@@ -31,6 +31,7 @@ PHASES = "recommended, all phases"
 BELIEF, WELCH = "recommended, belief", "leakage-free, belief"
 ALWAYS = (RECOMMENDED, HONEST, VOLUME)
 FILE = "cohort.npz"
+ALL, ABOVE = "all", "above"  # folders of the products of all phases, and of belief above its norm
 
 
 class More(NamedTuple):
@@ -70,6 +71,7 @@ class Entry(NamedTuple):
 class Laid(NamedTuple):
     """What lies in the folder, as a task reads it: products, people, and further arrays by name when asked for."""
 
+    folder: Path
     made: Products
     people: People
     arrays: Mapping[str, np.ndarray]
@@ -78,7 +80,7 @@ class Laid(NamedTuple):
     def lesions(self) -> np.ndarray:
         """Binary lesion maps (N, V) at one threshold."""
         n_voxels = int(self.arrays["n_voxels"])
-        return np.unpackbits(self.arrays["lesions"], axis=1, count=n_voxels).astype(bool)
+        return np.unpackbits(self.arrays["lesions"], axis=1, count=n_voxels).view(bool)
 
     def covariates(self, key: str) -> Covariates:
         """Covariates that were laid under a key."""
@@ -106,21 +108,17 @@ def names(entry: Entry) -> tuple[str, ...]:
     return (*ALWAYS, *(name for wanted, own in asked if wanted for name in own), *dict.fromkeys(more.compare))
 
 
-def made_of(maps: np.ndarray, participants: np.ndarray) -> Products:
-    """Return the products of lesion maps (N, V)."""
-    grid = atlas.brain_grid(3)
-    return products(maps, participants, grid.data, grid.affine)
+def lay(folder: Path, entry: Entry) -> dict[str, float]:
+    """Lay what every task needs beside the products; return CPU seconds of preparing by name of the recipe.
 
-
-def lay(folder: Path, made: Products, entry: Entry) -> dict[str, float]:
-    """Lay what every task needs where workers find it; return CPU seconds of preparing by name of the recipe."""
-    folder.mkdir(parents=True, exist_ok=True)
-    arrays: dict[str, Any] = {**flat(made, ""), "positive": entry.labelled.positive}
+    ``folder`` holds the products of the entry's maps (`kept.lay`).
+    """
+    arrays: dict[str, Any] = {"positive": entry.labelled.positive}
     arrays |= {"lesions": np.packbits(entry.others, axis=1), "n_voxels": entry.others.shape[1]}
     seconds = {}
     for name in names(entry):
         start = time.process_time()
-        arrays |= PREPARED[name](entry, arrays) if name in PREPARED else {}
+        arrays |= PREPARED[name](entry, arrays, folder) if name in PREPARED else {}
         seconds[name] = time.process_time() - start
     np.savez(folder / FILE, **arrays)
     return seconds
@@ -129,24 +127,13 @@ def lay(folder: Path, made: Products, entry: Entry) -> dict[str, float]:
 def laid(folder: Path) -> Laid:
     """Return what `lay` laid; large arrays are read when they are asked for."""
     stored = np.load(folder / FILE, allow_pickle=False)
-    made = whole(stored, "")
-    return Laid(made, People(stored["positive"], made.person, made.lesion_free), stored)
+    made = kept.read(folder)
+    return Laid(folder, made, People(stored["positive"], made.person, made.lesion_free), stored)
 
 
 def recipe(name: str, found: Laid, rounds: Rounds) -> Recipe:
     """Return a recipe by its name."""
     return RECIPES[name](found, rounds)
-
-
-def flat(made: Products, prefix: str) -> dict[str, Any]:
-    """Return products as arrays by name; the inverse of `whole`."""
-    return {f"{prefix}{key}": value for key, value in vars(made).items() if key not in ("kinds", "extra")}
-
-
-def whole(arrays: Mapping[str, np.ndarray], prefix: str) -> Products:
-    """Return products from their arrays."""
-    own = [each.name for each in fields(Products) if each.name not in ("kinds", "extra")]
-    return Products(KINDS, **{name: arrays[f"{prefix}{name}"] for name in own})
 
 
 # -- what is laid for some -----------------------------------------------------------------------
@@ -163,21 +150,23 @@ def _lay_sites(entry: Entry) -> dict[str, Any]:
     return _lay_covariates(Covariates((sites.column,), sites.of[:, None].astype(float), (True,)), "site")
 
 
-def _lay_phases(entry: Entry) -> dict[str, Any]:
+def _lay_phases(entry: Entry, folder: Path) -> dict[str, Any]:
     if entry.more.beyond is None:
         return {}
     maps, participants, positive = entry.more.beyond
     own = entry.labelled
-    made = made_of(np.concatenate([entry.maps, maps]), np.concatenate([own.participants, participants]))
-    return {**flat(made, "all_"), "all_positive": np.concatenate([own.positive, positive])}
+    both = np.concatenate([entry.maps, maps])
+    kept.lay(folder / ALL, both, np.concatenate([own.participants, participants]))
+    return {"all_positive": np.concatenate([own.positive, positive])}
 
 
-def _lay_belief(entry: Entry) -> dict[str, Any]:
+def _lay_belief(entry: Entry, folder: Path) -> dict[str, Any]:
     if entry.more.belief is None:
         return {}
     participants = entry.labelled.participants
     above = belief.excess(entry.more.belief, np.unique(participants, return_inverse=True)[1], entry.rows)
-    return {**flat(made_of(above, participants), "belief_"), "belief": above}
+    kept.lay(folder / ABOVE, above, participants)
+    return {"belief": above}
 
 
 def _lay_loads(entry: Entry) -> dict[str, Any]:
@@ -188,16 +177,16 @@ def _lay_network(entry: Entry) -> dict[str, Any]:
     return {} if entry.more.belief is None else {"belief_maps": entry.more.belief}
 
 
-Prepare = Callable[[Entry, Mapping[str, Any]], dict[str, Any]]
+Prepare = Callable[[Entry, Mapping[str, Any], Path], dict[str, Any]]
 PREPARED: dict[str, Prepare] = {
-    "linear-svm": lambda entry, _: {"gram": voxels.gram(entry.others)},
-    "random-forest": lambda entry, _: _lay_loads(entry),
-    "gradient-boosting": lambda entry, there: {} if "loads" in there else _lay_loads(entry),
-    NETWORK: lambda entry, _: _lay_network(entry),
-    BELIEF: lambda entry, _: _lay_belief(entry),
-    WITH: lambda entry, _: _lay_covariates(entry.more.covariates, "covariates") if entry.more.covariates else {},
-    SITE: lambda entry, _: _lay_sites(entry),
-    PHASES: lambda entry, _: _lay_phases(entry),
+    "linear-svm": lambda entry, *_: {"gram": voxels.gram(entry.others)},
+    "random-forest": lambda entry, *_: _lay_loads(entry),
+    "gradient-boosting": lambda entry, there, _: {} if "loads" in there else _lay_loads(entry),
+    NETWORK: lambda entry, *_: _lay_network(entry),
+    BELIEF: lambda entry, _, folder: _lay_belief(entry, folder),
+    WITH: lambda entry, *_: _lay_covariates(entry.more.covariates, "covariates") if entry.more.covariates else {},
+    SITE: lambda entry, *_: _lay_sites(entry),
+    PHASES: lambda entry, _, folder: _lay_phases(entry, folder),
 }
 
 
@@ -218,7 +207,7 @@ RECIPES: dict[str, Callable[[Laid, Rounds], Recipe]] = {
     RECOMMENDED: lambda found, of: _recommended(found.made, found, of),
     HONEST: lambda found, of: rivals.chi_square(found.lesions, found.people.positive, found.people.person, of.plan),
     VOLUME: lambda found, of: rivals.volume(found.made.volume, found.people.positive, found.people.person),
-    BELIEF: lambda found, of: _recommended(whole(found.arrays, "belief_"), found, of),
+    BELIEF: lambda found, of: _recommended(kept.read(found.folder / ABOVE), found, of),
     WELCH: lambda found, of: belief.welch_svm(found.arrays["belief"], found.people, of.plan),
     WITH: lambda found, of: clinical.beside_lesions(
         found.made, found.covariates("covariates"), found.people, of.inner_folds
@@ -226,7 +215,7 @@ RECIPES: dict[str, Callable[[Laid, Rounds], Recipe]] = {
     ALONE: lambda found, of: clinical.alone(found.covariates("covariates"), found.people, of.inner_folds),
     SITE: lambda found, of: clinical.alone(found.covariates("site"), found.people, of.inner_folds),
     PHASES: lambda found, of: rivals.all_phases(
-        whole(found.arrays, "all_"), found.arrays["all_positive"], of.inner_folds
+        kept.read(found.folder / ALL), found.arrays["all_positive"], of.inner_folds
     ),
     "linear-svm": lambda found, of: voxels.linear_svm(
         found.lesions, found.arrays["gram"], found.people, of.inner_folds

@@ -10,13 +10,12 @@ from typing import NamedTuple
 import numpy as np
 
 from bids_app.errors import BadInputError
-from bids_app.group import entrants
+from bids_app.group import entrants, kept
 from bids_app.group.entrants import RECOMMENDED, Entry
 from bids_app.learning.protocols import Plan
 from bids_app.machine import parallel
 from bids_app.recommended import comparison
 from bids_app.recommended.nested import Piece, Wanted, assemble, piece
-from bids_app.recommended.products import Products
 from bids_app.records.cohort import Fold
 from bids_app.records.further import Confounding, Several, Sites
 from bids_app.records.recommended import OutOfFold, Row
@@ -63,8 +62,7 @@ def confounding(entry: Entry, sites: Sites, asked: Asked, work_dir: Path) -> tup
     ``work_dir`` holds what the contest laid in ``work_dir/contest``.
     """
     folder = work_dir / "contest"
-    made = entrants.laid(folder).made
-    maps_tell = groups(made, sites.of, sites.names, asked, work_dir / "sites")
+    maps_tell = groups(folder, sites.of, sites.names, asked)
     positive, participants = entry.labelled.positive, entry.labelled.participants
     folds = [Fold(np.flatnonzero(sites.of != k), np.flatnonzero(sites.of == k)) for k in range(len(sites.names))]
     rounds = entrants.Rounds(asked.plan, asked.nested_folds)
@@ -87,32 +85,28 @@ def confounding(entry: Entry, sites: Sites, asked: Asked, work_dir: Path) -> tup
     return Confounding(sites.column, by_site, maps_tell), row
 
 
-def groups(made: Products, of: np.ndarray, names: Sequence[str], asked: Asked, folder: Path) -> Several:
+def groups(folder: Path, of: np.ndarray, names: Sequence[str], asked: Asked) -> Several:
     """Return how well the recommended recipe tells more than two groups apart, one against the rest.
 
     Parameters
     ----------
-    made : Products
-        Of N scans.
+    folder : Path
+        Where the products of N scans were laid (`kept.lay`); workers find there what else they need.
     of : ndarray of int, shape (N,)
         Number of each scan's group.
     names : sequence of str
     asked : Asked
-    folder : Path
-        Where workers find it.
 
     Raises
     ------
     BadInputError
         A group has too few participants, or a fold was lost with its worker.
     """
-    plan = asked.plan
+    plan, person = asked.plan, kept.read(folder).person
     outer = [
-        several.outer_folds(of, made.person, names, asked.nested_folds, plan.random_seed + r)
-        for r in range(asked.repeats)
+        several.outer_folds(of, person, names, asked.nested_folds, plan.random_seed + r) for r in range(asked.repeats)
     ]
-    folder.mkdir(parents=True, exist_ok=True)
-    np.savez(folder / GROUPS, groups=of, **entrants.flat(made, ""))
+    np.savez(folder / GROUPS, groups=of)
     tasks = [
         _Group(folder, (r, k), fold, len(names), asked.nested_folds, plan.random_seed + r)
         for r, repeat in enumerate(outer)
@@ -120,14 +114,14 @@ def groups(made: Products, of: np.ndarray, names: Sequence[str], asked: Asked, f
     ]
     parts = dict(parallel.run(_tested, tasks, asked.workers, _lost))
     ordered = [[parts[r, k] for k in range(len(repeat))] for r, repeat in enumerate(outer)]
-    draws = several.draw(of, made.person, plan.bootstrap_draws, plan.random_seed)
-    return several.judged(names, of, made.person, outer, ordered, draws)
+    draws = several.draw(of, person, plan.bootstrap_draws, plan.random_seed)
+    return several.judged(names, of, person, outer, ordered, draws)
 
 
 def _tested(task: _Group) -> tuple[tuple[int, int], several.Part]:
     with np.load(task.folder / GROUPS, allow_pickle=False) as stored:
-        made, of = entrants.whole(stored, ""), stored["groups"]
-    return task.place, several.tested(made, of, task.n_groups, task.fold, task.inner_folds, task.seed)
+        of = stored["groups"]
+    return task.place, several.tested(kept.read(task.folder), of, task.n_groups, task.fold, task.inner_folds, task.seed)
 
 
 def _left_out(task: _Site) -> tuple[int, Piece, float]:

@@ -38,18 +38,17 @@ class _Done(NamedTuple):
     chosen: object
 
 
-def train(prepared: Prepared, seen: Seen, rounds: Rounds, workers: parallel.Workers, work_dir: Path) -> dict[str, Kept]:
+def train(prepared: Prepared, seen: Seen, rounds: Rounds, workers: parallel.Workers) -> dict[str, Kept]:
     """Train the rivals of the contest that have a model on all scans.
 
     Parameters
     ----------
     prepared : Prepared
+        With what the contest laid in its folder.
     seen : Seen
         Of the recommended recipe's maps.
     rounds : Rounds
     workers : Workers
-    work_dir : Path
-        Holds what the contest laid in ``work_dir/contest``.
 
     Returns
     -------
@@ -64,9 +63,10 @@ def train(prepared: Prepared, seen: Seen, rounds: Rounds, workers: parallel.Work
     entry = prepared.entry
     wanted = [name for name in entrants.names(entry) if name in entrants.STORED]
     log.info("models of rivals, trained on all scans: %s", ", ".join(wanted))
-    folder = _laid(prepared, work_dir / "contest")
+    if entry.of_rows is not None:  # the contest laid it by the norm of each fold, elsewhere
+        entrants.lay(prepared.folder, entry)
     quiet = rounds._replace(plan=replace(rounds.plan, tell=silent, detail=silent))
-    tasks = [_Task(folder, name, quiet) for name in wanted]
+    tasks = [_Task(prepared.folder, name, quiet) for name in wanted]
     done = {each.name: each for each in parallel.run(_trained, tasks, workers, _lost)}
     looked_at = _seen(entry, wanted, seen)
     found = {}
@@ -75,14 +75,6 @@ def train(prepared: Prepared, seen: Seen, rounds: Rounds, workers: parallel.Work
         own = done[name]
         found[name] = Kept(purpose, own.model, own.calibration, looked_at[purpose.lesion_map], own.chosen)
     return found
-
-
-def _laid(prepared: Prepared, folder: Path) -> Path:
-    """Return where all scans lie: laid anew where the contest laid them by the norm of each fold."""
-    if prepared.entry.of_rows is None:
-        return folder
-    entrants.lay(folder / "whole", prepared.made, prepared.entry)
-    return folder / "whole"
 
 
 def _seen(entry: Entry, names: list[str], own: Seen) -> dict[str, Seen]:

@@ -17,6 +17,7 @@ from bids_app.errors import BadInputError
 from bids_app.records.cohort import Model
 
 CHUNK = 4096  # voxels or scans at a time, to bound the memory of products and kernels
+ROWS = 256  # of a kernel, weighed at a time
 CACHE_MB = 500  # kernel rows LIBSVM may keep
 
 
@@ -29,7 +30,10 @@ class SupportVectors(NamedTuple):
 
     def decide(self, kernel: np.ndarray) -> np.ndarray:
         """Return decision values (M,) from the kernel (M, N) between scans and the training set."""
-        return _weighed(kernel[:, self.rows], self.dual_coef) + self.intercept
+        values = np.empty(len(kernel))
+        for start in range(0, len(kernel), ROWS):
+            values[start : start + ROWS] = _weighed(kernel[start : start + ROWS, self.rows], self.dual_coef)
+        return values + self.intercept
 
 
 def _weighed(kernel: np.ndarray, dual_coef: np.ndarray) -> np.ndarray:

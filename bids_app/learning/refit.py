@@ -14,6 +14,7 @@ from bids_app.learning.sweep import check_counts
 from bids_app.records.cohort import Cell
 
 REFIT_TOL = 1e-6  # of the final models: a decision value nearer 0 could have the other sign
+ROWS = 256  # of a kernel, filled at a time
 FEW = 4  # one in so many voxels chosen, or fewer: picking them takes less time than packing all
 
 
@@ -68,11 +69,24 @@ def refit(
     by_scan = np.concatenate([pack_by_scan(pack_by_voxel(maps), chosen, len(maps)) for maps in both])
     made: dict[int, Refit] = {}
     for n, lower in nested_distances(by_scan, tried):
-        distances = lower + lower.T
         for k, cell in enumerate(cells):
             if cell.n_voxels == n:
-                kernel = np.exp(-cell.gamma * distances[:, :n_train])
+                kernel = _kernel(lower, n_train, cell)
                 trained = train_svc(kernel[:n_train], train_positive, cell.C, REFIT_TOL)
                 values = trained.decide(kernel)
                 made[k] = Refit(cell, trained, values[:n_train], values[n_train:])
+                del kernel  # the next one is made while it would still be here
     return [made[k] for k in range(len(cells))]
+
+
+def _kernel(lower: np.ndarray, n_train: int, cell: Cell) -> np.ndarray:
+    """Return the kernel (N + M, N) of all scans with the training scans, from distances (N + M, N + M).
+
+    Distances are integers below the diagonal, so each value is looked up, and no full copy of them is made.
+    """
+    rbf = np.exp(-cell.gamma * np.arange(cell.n_voxels + 1))
+    kernel = np.empty((len(lower), n_train))
+    for start in range(0, len(lower), ROWS):
+        rows = slice(start, start + ROWS)
+        kernel[rows] = rbf[lower[rows, :n_train] + lower[:n_train, rows].T]
+    return kernel

@@ -7,7 +7,7 @@ from bids_app.lesions.places import DEFINITIONS as PLACES
 NAMES = {  # of the lesion maps, and what each is
     "published": "belief above the threshold",
     "normative": "belief over the norm of its place",
-    "network": "what the trained network calls lesion",
+    "network": "what the trained network and the norm together call lesion",
     "external": "what another tool or a reader called lesion",
     "cleaned": "belief above the threshold, without what is rarely a lesion",
 }

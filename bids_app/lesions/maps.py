@@ -1,4 +1,4 @@
-"""All lesion maps of one scan: the published one, beside it those of the norm and of the network, and a given one."""
+"""All lesion maps of one scan: the published one, those of the norm and of the network beside it, and a given one."""
 
 from __future__ import annotations
 
@@ -11,15 +11,14 @@ from scipy import ndimage
 from bids_app.image import atlas, lesion, quality, registration
 from bids_app.image.geometry import part
 from bids_app.image.networks import lesion_network
-from bids_app.lesions import external, network, normative, regions
-from bids_app.lesions.kinds import BY_REGION, CUT, prefix
+from bids_app.lesions import external, joint, network, normative, regions
+from bids_app.lesions.kinds import BY_REGION, prefix
 from bids_app.lesions.network import Network
 from bids_app.records.lesions import Analysis, Given, LesionMap, Lesions
 from bids_app.records.scan import Anatomy, Priors, Tissues, Volume
 
 NONE_FOUND = "no lesion found: no voxel of the brain exceeds the threshold"
 TOO_SMALL = "lesions are too small for the 3 mm grid: the normalised lesion map is empty"
-PROBABLE = CUT["network"]  # probability that is lesion in the network's map
 DIGITS = 3  # of the probability that are kept
 MARGIN = 2  # voxels about the brain: interpolation finds zeros there, as it would farther out
 
@@ -50,14 +49,16 @@ def find_lesions(
     inner = _cropped(anatomy, box)
     belief, brain, priors = inner.belief.native, inner.fit.tissues.mask, inner.fit.priors
     published = lesion.lesions(belief, threshold, brain)
-    soft = np.round(network.find_lesions(belief, priors, brain, found_by or lesion_network()), DIGITS)
-    possible, inverse = lesion.possible(belief, priors, brain), inner.fit.alignment.inverse
-    over_norm, z = normative.lesions(belief, brain, possible, priors, inverse, normative.shipped())
+    possible, inverse, norm = lesion.possible(belief, priors, brain), inner.fit.alignment.inverse, normative.shipped()
+    over = normative.over_norm(belief, brain, priors, inverse, norm)
+    by_norm, z = normative.lesions(over, belief, possible, priors, inverse, norm)
+    by_network = network.find_lesions(belief, priors, brain, found_by or lesion_network())
+    soft = np.round(joint.joint(by_network, over, possible), DIGITS)
     native = {
         "published": published,
         "cleaned": lesion.whole(published & possible, belief.voxel_ml, priors.wm),
-        "normative": over_norm,
-        "network": soft >= PROBABLE,
+        "normative": by_norm,
+        "network": joint.lesions(soft),
     }
     index = registration.indices(inner.fit.alignment.forward, belief, atlas.brain_grid(3))
     maps = _with_template(inner, native, index)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from functools import cache
 from importlib import resources
-from typing import IO
+from typing import IO, NamedTuple
 
 import numpy as np
 from scipy import ndimage
@@ -129,19 +129,21 @@ def z_of(over: np.ndarray, spread: np.ndarray) -> np.ndarray:
     return z
 
 
-def lesions(
-    belief: Volume, brain: np.ndarray, possible: np.ndarray, priors: Priors, inverse: str, norm: Norm
-) -> tuple[np.ndarray, float]:
-    """Return the normative lesion map of a scan, bool (X, Y, Z), and the median z in it (0 where it is empty).
+class Over(NamedTuple):
+    """How far belief is over the norm on a scan's grid, smoothed, (X, Y, Z), and where there is a norm, bool."""
 
-    Left out are components under 10 mm3, those of little white matter by the atlas (`lesion.whole`), and those without
-    a voxel far over the norm.
+    difference: np.ndarray
+    known: np.ndarray
+
+
+def over_norm(belief: Volume, brain: np.ndarray, priors: Priors, inverse: str, norm: Norm) -> Over:
+    """Return how far a scan's belief is over the norm.
 
     Parameters
     ----------
     belief : Volume
-    brain, possible : ndarray, shape (X, Y, Z), bool
-        Where the scan is compared, and where a lesion may be (`lesion.possible`).
+    brain : ndarray, shape (X, Y, Z), bool
+        Where the scan is compared.
     priors : Priors
         Atlas maps on the same grid.
     inverse : str
@@ -154,13 +156,32 @@ def lesions(
     )
     inside = brain & (known > 0.5)
     over = np.where(inside, difference(belief.data, centre, inside & (priors.wm > WHITE)), 0)
-    over = ndimage.gaussian_filter(over, SCAN_SMOOTH_MM / belief.spacing)
-    found = lesion.whole(inside & (over > GROW) & possible, belief.voxel_ml, priors.wm)
-    found = with_seed(found, over > SEED)
+    return Over(ndimage.gaussian_filter(over, SCAN_SMOOTH_MM / belief.spacing), inside)
+
+
+def lesions(
+    over: Over, belief: Volume, possible: np.ndarray, priors: Priors, inverse: str, norm: Norm
+) -> tuple[np.ndarray, float]:
+    """Return the normative lesion map of a scan, bool (X, Y, Z), and the median z in it (0 where it is empty).
+
+    Left out are components under 10 mm3, those of little white matter by the atlas (`lesion.whole`), and those without
+    a voxel far over the norm.
+
+    Parameters
+    ----------
+    over : Over
+    belief : Volume
+    possible : ndarray, shape (X, Y, Z), bool
+        Where a lesion may be (`lesion.possible`).
+    priors, inverse, norm
+        As in `over_norm`.
+    """
+    found = lesion.whole(over.known & (over.difference > GROW) & possible, belief.voxel_ml, priors.wm)
+    found = with_seed(found, over.difference > SEED)
     if not found.any():
         return found, 0.0
     spread = registration.carried(inverse, norm.spread, belief, found)
-    return found, float(np.median(z_of(over[found], spread[found])))
+    return found, float(np.median(z_of(over.difference[found], spread[found])))
 
 
 def with_seed(found: np.ndarray, seeds: np.ndarray) -> np.ndarray:

@@ -6,7 +6,7 @@ from collections.abc import Collection
 from typing import Any, NamedTuple
 
 from bids_app.bids.names import SPACE, Scan
-from bids_app.lesions import kinds, maps, normative
+from bids_app.lesions import joint, kinds, normative
 from bids_app.machine import software
 from bids_app.records.lesions import Analysis
 
@@ -46,14 +46,15 @@ ROWS: dict[str, Row] = {  # by key of `OUTPUTS`; the facts are those of `_facts`
         ("lesion of the norm", "normative lesions"),
     ),
     "network": Row(
-        "Lesions by a trained network: probability at least Threshold",
+        "Lesions by a trained network and the norm: joint probability at least Threshold, and Seed somewhere in each",
         ("probability",),
         ("lesion of the network", "network lesions"),
     ),
     "probability": Row(
-        "Probability of lesion by a trained network, to 3 decimals",
+        "Probability of lesion: mean log odds of a trained network and of belief over the norm (half at Half, e-fold "
+        "by Width); 0 below Least; to 3 decimals",
         ("belief", "brain", "inverse"),
-        ("network alone",),
+        ("joint probability",),
     ),
     "external": Row("Lesions as given by another tool or by hand", (), ("given lesions", "external lesions")),
     "belief_mni": Row(
@@ -84,7 +85,7 @@ ROWS: dict[str, Row] = {  # by key of `OUTPUTS`; the facts are those of `_facts`
     "probability_mni": Row(
         "The network's probability normalised, linear interpolation: keeps what masks lose",
         ("probability", "forward"),
-        ("network alone", "template"),
+        ("joint probability", "template"),
     ),
     "external_mni": Row(
         f"Given lesions normalised: {_LINEAR}",
@@ -116,6 +117,7 @@ def _facts(found: Analysis, raw: str) -> dict[str, dict[str, Any]]:
     flags = [check.name for check in checks if not check.ok]
     of_any: dict[str, Any] = {"Type": "Lesion", "RawSources": [raw], "Flags": flags}
     digests = software.weights()
+    by_network = {"WeightsDigest": digests["lesions.onnx"], "NormDigest": digests[normative.FILE]}
 
     def lesions(name: str) -> dict[str, float]:
         told = (f"{name}_{key}" for key in ("volume_ml", "count", "volume_mni_ml", "lost"))
@@ -146,8 +148,15 @@ def _facts(found: Analysis, raw: str) -> dict[str, dict[str, Any]]:
             "Seed": normative.SEED,
             "NormDigest": digests[normative.FILE],
         },
-        "lesion of the network": {**of_any, "Threshold": maps.PROBABLE, "WeightsDigest": digests["lesions.onnx"]},
-        "network alone": {"RawSources": [raw], "WeightsDigest": digests["lesions.onnx"], "Flags": of_any["Flags"]},
+        "lesion of the network": {**of_any, "Threshold": joint.GROW, "Seed": joint.SEED, **by_network},
+        "joint probability": {
+            "RawSources": [raw],
+            "Flags": flags,
+            **by_network,
+            "Half": joint.HALF,
+            "Width": joint.WIDTH,
+            "Least": joint.LEAST,
+        },
         "given lesions": {**of_any, "Origin": found.lesions.origin},
         **{f"{name} lesions": lesions(kinds.prefix(name)) for name in kinds.NAMES},
         "template": {"SpatialReference": SPACE, "Resolution": RESOLUTION},

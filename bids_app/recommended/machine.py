@@ -8,11 +8,14 @@ every fold costs about 0.015 of AUC. A mean of linear machines is one linear mac
 
 The dual problem knows sum beta = 0, so ``K_ij`` and ``1 - |x_i - x_j|^2 / 2`` have one solution: with ones on its
 diagonal, the latter fits our solver, which trains all C at once. The machines that are kept come from LIBSVM.
+
+One kernel is in memory at a time: machines for all labels, folds and C are trained on it, and of these their weights
+and AUC stay.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -23,30 +26,16 @@ from bids_app.learning.solver import Path, solve_path
 from bids_app.learning.starts import Problem
 from bids_app.recommended.calibration import calibrate
 from bids_app.recommended.features import CHUNK, project, projection
+from bids_app.recommended.kernels import Dual, Kernel, Parts
 from bids_app.recommended.products import Products
 from bids_app.records.cohort import Fold
-from bids_app.records.recommended import Calibration, Kind, LinearModel, Setting
+from bids_app.records.recommended import Calibration, LinearModel, Setting
 
-VOLUME_WEIGHTS = (0.5, 0.0)
-EXTRA_WEIGHTS = (0.0, 0.5, 2.0)  # of covariates, where there are
 COSTS = (0.01, 0.1, 1.0, 10.0, 100.0)
 BEST = 10  # machines whose mean decides
 TOL = 1e-3  # of the solver while choosing, LIBSVM's default
 REFIT_TOL = 1e-5  # of the machines that are kept
-TINY = 1e-6  # of the largest product: a variance below is rounding
 NEAR_BOUND = 1e-6  # relative: weights this near to their bound are on it
-
-
-class Dual(NamedTuple):
-    """A linear machine by participants: ``sum_k scans[k] @ people[k] + volume * log volume + intercept``.
-
-    Where there are further features, plus ``extra @`` them, (D,).
-    """
-
-    people: np.ndarray
-    volume: float
-    intercept: float
-    extra: np.ndarray | None = None
 
 
 class Trained(NamedTuple):
@@ -80,48 +69,27 @@ def train(of: Products, positive: np.ndarray, people: np.ndarray, inner_folds: i
     BadInputError
         A group has fewer than two participants.
     """
-    labels = positive[people]
-    kernels = kernels_of(of, people)
-    inner, searched, auc, best = _chosen(kernels, labels, people, inner_folds, seed)
+    ((inner, best),) = _best(of, [positive[people]], people, inner_folds, seed)
     rows = np.flatnonzero(np.isin(of.person, people))
-    values, total = np.zeros(len(rows)), Dual(np.zeros((len(of.kinds), len(positive))), 0.0, 0.0)
-    settings = []
-    for number in best:
-        which, cost = divmod(int(number), len(COSTS))
-        kernel, found = kernels[which], searched[which]
-        unit = float(np.std(found.values[cost])) or 1.0
-        for fold, betas, bias in zip(inner, found.betas, found.biases, strict=True):
-            held = np.flatnonzero(np.isin(of.person[rows], people[fold.validate]))
-            part = kernel.dual(
-                of, people, betas[cost] / unit, _plain_bias(kernel.matrix, betas[cost], bias[cost]) / unit
-            )
-            values[held] += decide(of, part, rows[held])
-        beta, intercept = _libsvm(kernel.matrix, labels, COSTS[cost])
-        total = _added(total, kernel.dual(of, people, beta / unit, intercept / unit))
-        area = float(auc[number])
-        settings.append(Setting(kernel.kind, kernel.volume_weight, COSTS[cost], area, kernel.extra_weight))
-    n = len(best)
-    dual = _over(total, n)
-    known = calibrate(values / n, positive[of.person[rows]], of.person[rows], of.lesion_free[rows], dual.intercept)
-    return Trained(dual, tuple(settings), known)
+    held = [np.flatnonzero(np.isin(of.person[rows], people[fold.validate])) for fold in inner]
+    values = np.zeros(len(rows))
+    for each in best:
+        for own, (beta, bias) in zip(held, each.by_fold, strict=True):
+            values[own] += decide(of, each.kernel.dual(of, people, beta, bias), rows[own])
+    values, dual = values / len(best), _mean(of, people, best)
+    known = calibrate(values, positive[of.person[rows]], of.person[rows], of.lesion_free[rows], dual.intercept)
+    return Trained(dual, tuple(each.setting for each in best), known)
 
 
-def train_dual(
-    of: Products, kernels: Sequence[Kernel], positive: np.ndarray, people: np.ndarray, inner_folds: int, seed: int
-) -> Dual:
-    """Return the machine of `train` alone, uncalibrated: what a permutation of the labels asks for.
+def train_duals(
+    of: Products, labelled: Sequence[np.ndarray], people: np.ndarray, inner_folds: int, seed: int
+) -> list[Dual]:
+    """Return the machine of `train` alone, uncalibrated, for each labelling (P,): what permutations ask for.
 
-    ``kernels`` are those of `kernels_of` these people: the same whatever the labels.
+    Kernels know no labels: each is made once for all labellings.
     """
-    labels = positive[people]
-    _, searched, _, best = _chosen(kernels, labels, people, inner_folds, seed)
-    total = Dual(np.zeros((len(of.kinds), len(positive))), 0.0, 0.0)
-    for number in best:
-        which, cost = divmod(int(number), len(COSTS))
-        unit = float(np.std(searched[which].values[cost])) or 1.0
-        beta, intercept = _libsvm(kernels[which].matrix, labels, COSTS[cost])
-        total = _added(total, kernels[which].dual(of, people, beta / unit, intercept / unit))
-    return _over(total, len(best))
+    found = _best(of, [positive[people] for positive in labelled], people, inner_folds, seed, by_fold=False)
+    return [_mean(of, people, best) for _, best in found]
 
 
 def decide(of: Products, dual: Dual, rows: np.ndarray) -> np.ndarray:
@@ -129,10 +97,9 @@ def decide(of: Products, dual: Dual, rows: np.ndarray) -> np.ndarray:
     values = dual.volume * of.volume[rows] + dual.intercept
     if of.extra is not None and dual.extra is not None:
         values = values + of.extra[rows] @ dual.extra
-    for scans, weights in zip(of.scans, dual.people, strict=True):
-        used = np.flatnonzero(weights)
-        if used.size:
-            values = values + scans[np.ix_(rows, used)] @ weights[used]
+    for which in np.flatnonzero(dual.people.any(axis=1)):
+        used = np.flatnonzero(dual.people[which])
+        values = values + of.scans[which][np.ix_(rows, used)] @ dual.people[which, used]
     return values
 
 
@@ -161,28 +128,6 @@ def model_of(trained: Trained, of: Products, maps: np.ndarray, mask: np.ndarray,
 # -- machines ------------------------------------------------------------------------------------
 
 
-class Kernel(NamedTuple):
-    """A kernel over training participants (T, T), scaled so that the features' total variance is 1."""
-
-    kind: Kind
-    volume_weight: float
-    extra_weight: float
-    matrix: np.ndarray
-    which: int
-    scale: float
-    volume_mean: float
-    volume_sd: float
-
-    def dual(self, of: Products, people: np.ndarray, beta: np.ndarray, bias: float) -> Dual:
-        """Return the machine of coefficients beta (T,) on this kernel as one of unscaled products."""
-        weights = np.zeros(of.people.shape[:2])
-        weights[self.which, people] = beta / self.scale
-        slope = self.volume_weight * float(beta @ (of.volume_people[people] - self.volume_mean)) / self.volume_sd**2
-        further = of.extra_people
-        extra = None if further is None else self.extra_weight * (beta @ further[people])
-        return Dual(weights, slope, float(bias) - slope * self.volume_mean, extra)
-
-
 class _Found(NamedTuple):
     """Of one kernel, every C: AUC within folds, out-of-fold values (n_C, T), and machines by fold."""
 
@@ -192,47 +137,75 @@ class _Found(NamedTuple):
     biases: list[np.ndarray]
 
 
-class _Chosen(NamedTuple):
-    """Inner folds, what every kernel gave, the AUC of every kernel and C, and the best of these by number."""
+class _Machine(NamedTuple):
+    """One of the best, in units of the SD: weights (T,) and intercept, on all and by inner fold; and its choice."""
 
-    inner: Sequence[Fold]
-    searched: list[_Found]
-    auc: np.ndarray
-    best: np.ndarray
-
-
-def _chosen(kernels: Sequence[Kernel], labels: np.ndarray, people: np.ndarray, inner_folds: int, seed: int) -> _Chosen:
-    inner = folds(labels, people, inner_folds, by="participant", seed=seed)
-    searched = [_search(kernel.matrix, labels, inner) for kernel in kernels]
-    auc = np.array([[each.auc] for each in searched]).reshape(-1)
-    return _Chosen(inner, searched, auc, np.argsort(-auc, kind="stable")[:BEST])
+    setting: Setting
+    kernel: Kernel
+    beta: np.ndarray
+    intercept: float
+    by_fold: list[tuple[np.ndarray, float]]
 
 
-def kernels_of(of: Products, people: np.ndarray) -> tuple[Kernel, ...]:
-    """Return the kernels over some participants; they know no labels."""
-    return tuple(_kernels(of, people))
+def _best(
+    of: Products, labelled: Sequence[np.ndarray], people: np.ndarray, inner_folds: int, seed: int, by_fold: bool = True
+) -> list[tuple[Sequence[Fold], list[_Machine]]]:
+    """Return inner folds and the best machines, best first, for each labelling (T,) of the training participants.
+
+    Without ``by_fold`` only machines on all of them are kept.
+    """
+    inner = [folds(labels, people, inner_folds, by="participant", seed=seed) for labels in labelled]
+    kernels: list[Kernel] = []
+    searched: list[list[_Found]] = []  # by kernel and labelling
+    for which in range(len(of.kinds)):
+        for kernel, found in _searched(Parts.of(of, people, which), labelled, inner):
+            kernels.append(kernel)
+            searched.append(found if by_fold else [each._replace(betas=[], biases=[]) for each in found])
+    auc = np.array([[each.auc for each in found] for found in searched]).transpose(1, 0, 2).reshape(len(labelled), -1)
+    best = np.argsort(-auc, axis=1, kind="stable")[:, :BEST]
+    made: dict[tuple[int, int], _Machine] = {}
+    parts: Parts | None = None
+    for number in np.unique(best // len(COSTS)):
+        kernel = kernels[number]
+        if parts is None or parts.which != kernel.which:  # kernels of one kind follow each other
+            parts = None  # before the next is made
+            parts = Parts.of(of, people, kernel.which)
+        matrix = parts.matrix(kernel)
+        for k, c in np.argwhere(best // len(COSTS) == number):
+            cost = int(best[k, c]) % len(COSTS)
+            made[k, c] = _machine(kernel, matrix, labelled[k], searched[number][k], cost)
+        del matrix  # the next one is made while it would still be here
+    return [(own, [made[k, c] for c in range(best.shape[1])]) for k, own in enumerate(inner)]
 
 
-def _kernels(of: Products, people: np.ndarray) -> Iterator[Kernel]:
-    volume = of.volume_people[people]
-    mean, sd = float(volume.mean()), float(volume.std()) or 1.0
-    outer = np.outer(volume - mean, volume - mean) / sd**2
-    further = of.extra_people
-    extra = 0.0 if further is None else further[people] @ further[people].T
-    for which, kind in enumerate(of.kinds):
-        matrix = of.people[which][np.ix_(people, people)]
-        scale = float(np.trace(matrix) / len(people) - matrix.mean())
-        scale = scale if scale > TINY * np.abs(matrix).max() else 1.0  # all maps alike: nothing to scale
-        for weight in VOLUME_WEIGHTS:
-            plain = matrix / scale + weight * outer
-            for share in (0.0,) if further is None else EXTRA_WEIGHTS:
-                yield Kernel(kind, weight, share, plain + share * extra, which, scale, mean, sd)
+def _searched(
+    parts: Parts, labelled: Sequence[np.ndarray], inner: Sequence[Sequence[Fold]]
+) -> list[tuple[Kernel, list[_Found]]]:
+    """Train the kernels of one kind for each labelling (T,), one kernel after the other."""
+    found = []
+    for kernel in parts.kernels():
+        unit = parts.unit(kernel)
+        found.append((kernel, [_search(unit, labels, own) for labels, own in zip(labelled, inner, strict=True)]))
+        del unit  # as in `_best`
+    return found
 
 
-def _search(matrix: np.ndarray, positive: np.ndarray, inner: Sequence[Fold]) -> _Found:
-    """Train one kernel with every C on every fold."""
+def _machine(kernel: Kernel, matrix: np.ndarray, labels: np.ndarray, found: _Found, cost: int) -> _Machine:
+    """Train on all training participants with one C, by its number."""
+    sd = float(np.std(found.values[cost])) or 1.0
+    beta, intercept = _libsvm(matrix, labels, COSTS[cost])
+    by_fold = [
+        (betas[cost] / sd, _plain_bias(matrix, betas[cost], bias[cost]) / sd)
+        for betas, bias in zip(found.betas, found.biases, strict=True)
+    ]
+    auc = float(found.auc[cost])
+    setting = Setting(kernel.kind, kernel.volume_weight, COSTS[cost], auc, kernel.extra_weight)
+    return _Machine(setting, kernel, beta / sd, intercept / sd, by_fold)
+
+
+def _search(unit: np.ndarray, positive: np.ndarray, inner: Sequence[Fold]) -> _Found:
+    """Train one kernel (T, T), with ones on its diagonal, with every C on every fold."""
     n, costs = len(positive), np.array(COSTS)
-    unit = _unit_diagonal(matrix)
     sign, opposite = np.where(positive, 1.0, -1.0), np.full(n, -1)
     values, won, pairs, betas, biases = np.zeros((len(costs), n)), np.zeros(len(costs)), 0, [], []
     for fold in inner:
@@ -250,22 +223,17 @@ def _search(matrix: np.ndarray, positive: np.ndarray, inner: Sequence[Fold]) -> 
         found = (sign - gradient + bias[:, None])[:, fold.validate]
         values[:, fold.validate] = found
         groups = positive[fold.validate]
-        higher = found[:, groups, None] - found[:, None, ~groups]
-        won += (np.sign(higher) + 1).sum(axis=(1, 2)) / 2
+        a, b = found[:, groups, None], found[:, None, ~groups]
+        # compared rather than subtracted: a byte for each pair instead of eight
+        won += np.count_nonzero(a > b, axis=(1, 2)) + np.count_nonzero(a == b, axis=(1, 2)) / 2
         pairs += int(groups.sum()) * int((~groups).sum())
         betas.append(beta)
         biases.append(bias)
     return _Found(won / pairs, values, betas, biases)
 
 
-def _unit_diagonal(matrix: np.ndarray) -> np.ndarray:
-    own = np.diag(matrix)
-    kernel: np.ndarray = (1 - (own[:, None] + own - 2 * matrix) / 2).astype(np.float32)
-    return kernel
-
-
 def _plain_bias(matrix: np.ndarray, beta: np.ndarray, bias: float) -> float:
-    """Return the bias for the kernel itself of a machine trained with `_unit_diagonal`."""
+    """Return the bias for the kernel itself of a machine trained with `kernels.Parts.unit`."""
     return float(bias - beta @ np.diag(matrix) / 2 + beta.sum())
 
 
@@ -294,12 +262,15 @@ def _intercept(gradient: np.ndarray, beta: np.ndarray, bound: np.ndarray, positi
     return float(gradient[grows].max() + gradient[~grows].min()) / 2
 
 
+def _mean(of: Products, people: np.ndarray, machines: Sequence[_Machine]) -> Dual:
+    """Return the mean of machines, which is one machine."""
+    total, n = Dual(np.zeros((len(of.kinds), len(of.volume_people))), 0.0, 0.0), len(machines)
+    for each in machines:
+        total = _added(total, each.kernel.dual(of, people, each.beta, each.intercept))
+    extra = None if total.extra is None else total.extra / n
+    return Dual(total.people / n, total.volume / n, total.intercept / n, extra)
+
+
 def _added(a: Dual, b: Dual) -> Dual:
     extra = b.extra if a.extra is None or b.extra is None else a.extra + b.extra
     return Dual(a.people + b.people, a.volume + b.volume, a.intercept + b.intercept, extra)
-
-
-def _over(total: Dual, n: int) -> Dual:
-    return Dual(
-        total.people / n, total.volume / n, total.intercept / n, None if total.extra is None else total.extra / n
-    )

@@ -52,8 +52,9 @@ CAPTIONS = {  # in the order of the page
     "lesions": (
         "Lesion maps side by side",
         "From left to right: the scan; what exceeds the threshold (published); what exceeds the norm of its place "
-        "(normative); what the network calls lesion (network); and what somebody gave (external), where there is one. "
-        "Rims along fluid, the septum, the third and fourth ventricle and the skull base are the usual artefacts.",
+        "(normative); what a trained network and the norm together call lesion (network); and what somebody gave "
+        "(external), where there is one. Rims along fluid, the septum, the third and fourth ventricle and the skull "
+        "base are the usual artefacts.",
     ),
     "template": (
         "Lesion map in template space",
