@@ -80,7 +80,8 @@ class Options:
     )
     random_seed: int = option("seed of everything random", 0, section="Method", decides=LEVELS, **_NATURAL)
     model: Path | None = option(
-        "folder of a trained model (<output_dir>/group/model of a group run): predicts each scan's group",
+        "folder of a trained model (<output_dir>/group/model/<recipe> of a group run; <output_dir> alone: that of the "
+        "recommended recipe): predicts each scan's group",
         None,
         section="Method",
         **_PATH,

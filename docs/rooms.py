@@ -8,7 +8,7 @@ ROOMS: dict[str, tuple[str, ...]] = {  # folder: its modules, both in order; "" 
     "": ("errors", "words", "options", "parser"),
     "files": ("atomic", "tsv", "formats", "arrays"),
     "bids": ("names", "query", "dataset", "validation"),
-    "records": ("need", "scan", "lesions", "cohort", "further", "recommended", "reasons", "results"),
+    "records": ("need", "scan", "lesions", "cohort", "further", "recommended", "trees", "fitted", "reasons", "results"),
     "machine": ("parallel", "process", "progress", "software"),
     "image": (
         *("geometry", "itk", "atlas", "intake", "networks", "brain", "turns", "pose", "registration"),
@@ -25,7 +25,7 @@ ROOMS: dict[str, tuple[str, ...]] = {  # folder: its modules, both in order; "" 
     ),
     "rivals": ("chosen", "voxels", "loads", "trees", "clinical", "belief", "volumes", "cnn", "several"),
     "cohort": ("covariates", "labels", "selected", "remade", "lesion_maps", "beliefs", "ratings"),
-    "model": ("norms", "storage", "linear", "explanation", "prediction"),
+    "model": ("norms", "storage", "deciding", "forms", "calibrated", "stored", "explanation", "prediction"),
     "drawing": (
         "slices",
         "scan_panels",
@@ -63,6 +63,7 @@ ROOMS: dict[str, tuple[str, ...]] = {  # folder: its modules, both in order; "" 
         "kept",
         "entrants",
         "contest",
+        "rival_models",
         "further",
         "competition",
         "rating",

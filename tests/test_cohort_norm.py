@@ -16,13 +16,14 @@ from bids_app.errors import BadInputError, MissingInputError
 from bids_app.files import formats
 from bids_app.image import atlas
 from bids_app.lesions import cohort_norm, normative
-from bids_app.model import linear, norms, prediction, storage
+from bids_app.model import calibrated, norms, prediction, storage
 from bids_app.participant import reasons
 from bids_app.phantom import further
 from bids_app.phantom.cohort import draw_cohort
 from bids_app.phantom.dataset import write_cohort
 from bids_app.recommended import linear as machine
-from bids_app.records.results import StoredLinear, StoredModel
+from bids_app.records.recommended import LinearModel
+from bids_app.records.results import StoredModel, StoredPredictor
 from bids_app.rivals import belief
 
 Run = Callable[..., int]
@@ -163,7 +164,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def ran(data: Path, run_app: Run) -> Path:
-    nested = ("--nested-folds", "3", "--permutations", "1", "--features", "belief")
+    nested = ("--nested-folds", "3", "--permutations", "1", "--features", "belief", "--compare", "linear-svm")
     assert run_app(data / "bids", data / "out", "group", *WORDS, *QUICK, *nested) == 0
     return data / "out"
 
@@ -192,8 +193,9 @@ def test_models_carry_their_norm_and_predict_what_the_report_says(name: str, ran
     assert not found.loc[known.index[known["set"] == "training"], "out_of_range"].any()
 
 
-def test_the_recommended_model_is_of_the_norm_of_everybody(ran: Path, tmp_path: Path) -> None:
-    best = linear.load(ran / "group/model/recommended")
+@pytest.mark.parametrize("name", ["recommended", "lesion-volume", "linear-svm"])
+def test_a_model_of_all_scans_is_of_the_norm_of_everybody(name: str, ran: Path, tmp_path: Path) -> None:
+    best = calibrated.load(ran / "group/model" / name)
     scans = labels.find_maps(ran, "normative")
     participants = np.array([scan.participant for scan in scans])
     made = beliefs.by_norm(beliefs.load(scans, ran), participants)(np.arange(len(scans)))
@@ -206,6 +208,7 @@ def test_the_recommended_model_is_of_the_norm_of_everybody(ran: Path, tmp_path: 
     assert best.purpose.norm.centre.tobytes() == made.norm.centre.tobytes()
     told = prediction.predict(best, scans, ran, tmp_path)
     np.testing.assert_allclose(told["lesion_volume_mni_ml"], made.lesions.sum(axis=1) * GRID.voxel_ml)
+    assert isinstance(best.model, LinearModel)
     wanted = machine.decisions(best.model, made.lesions, GRID.data, GRID.affine)
     np.testing.assert_array_equal(told["decision_value"], wanted)
     reasons.write(best, scans[:2], ran, tmp_path, 1)
@@ -245,7 +248,7 @@ def test_test_scans_do_not_change_a_byte_of_the_stored_model(data: Path, run_app
 
 
 def test_a_norm_that_was_changed_is_refused(ran: Path, tmp_path: Path) -> None:
-    for name, load in (("leakage-free", storage.load), ("recommended", linear.load)):
+    for name, load in (("leakage-free", storage.load), ("recommended", calibrated.load)):
         folder = tmp_path / name
         shutil.copytree(ran / "group/model" / name, folder)
         norm = bytearray((folder / "norm.npz").read_bytes())
@@ -260,9 +263,9 @@ def test_a_norm_that_was_changed_is_refused(ran: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["leakage-free", "recommended"])
 def test_a_model_without_a_norm_leaves_none_of_an_earlier_one(name: str, ran: Path, tmp_path: Path) -> None:
-    load = {"leakage-free": storage.load, "recommended": linear.load}[name]
+    load = {"leakage-free": storage.load, "recommended": calibrated.load}[name]
     shutil.copytree(ran / "group/model" / name, tmp_path / name)
-    stored: StoredModel | StoredLinear = load(tmp_path / name)
+    stored: StoredModel | StoredPredictor = load(tmp_path / name)
     assert norms.save(None, tmp_path / name) == {} and not (tmp_path / name / "norm.npz").exists()
     assert stored.purpose.norm is not None and norms.files(None) == ()
 

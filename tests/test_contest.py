@@ -28,7 +28,8 @@ from bids_app.learning.protocols import Plan
 from bids_app.learning.roc import auc_within
 from bids_app.lesions import cohort_norm
 from bids_app.machine.parallel import Workers
-from bids_app.model import linear, prediction, storage
+from bids_app.model import calibrated, prediction, storage
+from bids_app.model.stored import find
 from bids_app.participant import reasons
 from bids_app.phantom import further
 from bids_app.phantom.cohort import draw_cohort
@@ -80,7 +81,7 @@ def found(cohort: Cohort, tmp_path_factory: pytest.TempPathFactory) -> Judged:
 def _contest(cohort: Cohort, work: Path, workers: Workers) -> Judged:
     labelled = Labelled(cohort.scans, cohort.participants, cohort.positive, cohort.table, (), ())
     purpose = Purpose(cohort.levels, Threshold(0.32, "given"), "published")
-    entry = entrants.Entry(labelled, purpose, cohort.lesions, cohort.lesions)
+    entry = entrants.Entry(labelled, purpose, cohort.lesions, cohort.lesions, purpose)
     rules, plan = contest.Rules(3, 2, Wanted(0.9, 0.8), 1), Plan(3, 1, "smo", 50, 0)
     ran = contest.run(contest.prepare(entry, work), rules, plan, workers)
     return contest.judge(ran, entry, plan, ()), ran.permutation
@@ -159,10 +160,10 @@ def test_workers_change_nothing(found: Judged, cohort: Cohort, tmp_path: Path) -
 
 
 def test_the_stored_model_predicts_with_reasons(done: Path, metrics: dict[str, Any], tmp_path: Path) -> None:
-    folder = storage.find(done / "out")
-    assert folder == done / "out/group/model/recommended" and linear.is_linear(folder)
+    folder = find(done / "out")
+    assert folder == done / "out/group/model/recommended"
     scans = labels.find_maps(done / "out")[:5]
-    stored = linear.load(folder)
+    stored = calibrated.load(folder)
     assert (stored.prevalence, stored.coverage) == (0.95, 0.8)
     table = prediction.predict(stored, scans, done / "out", tmp_path)
     assert table["probability"].between(0, 1).all() and (table["prevalence"] == 0.95).all()
@@ -184,7 +185,7 @@ def test_the_weight_map_is_that_of_the_stored_model(done: Path, cohort: Cohort) 
     values, affine = formats.read_nifti(path)
     np.testing.assert_allclose(affine, grid.affine)
     assert not values[~grid.data].any()
-    model = linear.load(done / "out/group/model/recommended").model
+    model = calibrated.load(done / "out/group/model/recommended").model
     scan = cohort.lesions[:1].astype(float)
     plans = [features.projection(grid.data, grid.affine, kind) for kind in model.kinds]
     parts = zip(plans, model.weights, strict=True)
@@ -195,7 +196,7 @@ def test_the_weight_map_is_that_of_the_stored_model(done: Path, cohort: Cohort) 
 
 
 def test_a_prediction_writes_why(done: Path, tmp_path: Path) -> None:
-    stored = linear.load(done / "out/group/model/recommended")
+    stored = calibrated.load(done / "out/group/model/recommended")
     scans = labels.find_maps(done / "out")[:2]
     for scan in scans:
         path = tmp_path / scan.output("lesion_mni")
@@ -246,7 +247,7 @@ def test_options_of_the_recommended_recipe_leave_the_published_bytes_alone(done:
     told = json.loads((tmp_path / "out/group/metrics.json").read_text("utf-8"))
     assert "nested" not in told["recommended"] and told["recipes"] == {}
     assert "none was asked for" in re.sub(r"\s+", " ", (tmp_path / "out/group.html").read_text("utf-8"))
-    assert linear.load(tmp_path / "out/group/model/recommended").coverage == 0.9
+    assert calibrated.load(tmp_path / "out/group/model/recommended").coverage == 0.9
 
 
 def test_the_best_map_is_the_first_in_order_that_all_have(done: Path, tmp_path: Path) -> None:
@@ -334,6 +335,7 @@ def test_maps_are_read_and_norms_made_once(
     entry = competition._entry(options, competition.Chosen(cohort.scans, labelled), maps)
     np.testing.assert_array_equal(entry.others, first.lesions)
     assert tuple(counts.values()) == (lesions, beliefs_of, norms)
+    assert entry.of_others.lesion_map == options.lesion_map and (entry.of_others.norm is not None) == bool(norms)
 
 
 @pytest.mark.parametrize(

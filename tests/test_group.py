@@ -28,6 +28,7 @@ from bids_app.files import formats
 from bids_app.image import atlas
 from bids_app.image.lesion import moments
 from bids_app.model import prediction, storage
+from bids_app.model.stored import find
 from bids_app.participant import marks
 from bids_app.phantom.cohort import draw_cohort
 from bids_app.phantom.dataset import write_cohort
@@ -353,7 +354,7 @@ def test_without_a_given_threshold_each_evaluation_keeps_the_maps_of_its_own(
     assert abs(thresholds["published"] - thresholds["leakage-free"]) > 1e-3
     table = pd.read_csv(believed.out / "group" / "predictions.tsv", sep="\t")
     for name in NAMES:
-        stored = storage.load(storage.find(believed.out / "group" / "model" / name))
+        stored = storage.load(find(believed.out / "group" / "model" / name))
         assert stored.purpose.threshold.value == thresholds[name]
         scans = labels.find_maps(believed.out)
         source = lesion_maps.Source(tuple(scans), believed.out, "published", tmp_path / name)
@@ -372,7 +373,7 @@ def test_without_a_given_threshold_each_evaluation_keeps_the_maps_of_its_own(
 
 @pytest.mark.parametrize("name", NAMES)
 def test_stored_model_gives_the_decisions_of_the_run(done: Place, name: str, tmp_path: Path) -> None:
-    stored = storage.load(storage.find(done.out / "group" / "model" / name))
+    stored = storage.load(find(done.out / "group" / "model" / name))
     scans = labels.find_maps(done.out)
     found = prediction.predict(stored, scans, done.out, tmp_path).set_index("scan")
     table = pd.read_csv(done.out / "group" / "predictions.tsv", sep="\t")

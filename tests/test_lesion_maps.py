@@ -146,9 +146,7 @@ def test_a_lesion_is_lost_where_no_voxel_of_the_normalised_map_comes_from_it() -
 # -- planted lesions -----------------------------------------------------------------------------
 
 
-def test_planted_lesions_are_found_and_a_lesion_free_scan_stays_free(
-    tiny: tuple[Path, Path], done: Path
-) -> None:
+def test_planted_lesions_are_found_and_a_lesion_free_scan_stays_free(tiny: tuple[Path, Path], done: Path) -> None:
     planted = {}
     for scan in find_scans(tiny[0])[0]:
         truth, grown = (formats.read_nifti(tiny[1] / scan.output("lesion"))[0] > 0, {})

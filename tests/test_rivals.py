@@ -23,7 +23,7 @@ REGIONS = loads.regions(MASK, AFFINE, GM, WM)
 
 @pytest.fixture(autouse=True)
 def few_trees(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trees, "FOREST", 20)
+    monkeypatch.setattr(trees, "COUNT", 20)
     monkeypatch.setattr(trees, "LEAVES", (3, 10))
     monkeypatch.setattr(trees, "ROUNDS", (40,))
 
@@ -33,7 +33,7 @@ def people_of(maps: np.ndarray, names: np.ndarray, positive: np.ndarray) -> Peop
 
 
 def _svm(maps: np.ndarray, people: People) -> Recipe:
-    return voxels.linear_svm(voxels.gram(maps), people, 3)
+    return voxels.linear_svm(maps, voxels.gram(maps), people, 3)
 
 
 def _l1(maps: np.ndarray, people: People) -> Recipe:

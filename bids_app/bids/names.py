@@ -159,7 +159,7 @@ GROUP_OUTPUTS: dict[str, File] = {
     ),
     "model": File(
         "group/model/{evaluation}",
-        "the model of a recipe: JSON and arrays, of the published classifier also LIBSVM text and voxel mask",
+        "the model of a recipe, for `--model`: JSON and arrays, of the published ways also LIBSVM text and voxel mask",
     ),
     "cache": File("group/cache", "lesion maps made at other thresholds, for the next run; may be removed"),
     "checklist": File(
@@ -185,6 +185,15 @@ GROUP_OUTPUTS: dict[str, File] = {
     "method": File("logs/CITATION_group.md", "method text with your numbers, to paste into a paper"),
     "references": File("logs/CITATION_group.bib", "its references"),
 }
+
+
+def model_folder(recipe: str) -> str:
+    """Return the folder of a recipe's stored model, relative to the output directory.
+
+    >>> model_folder("lesion volume")
+    'group/model/lesion-volume'
+    """
+    return group_output("model", evaluation=re.sub("[^a-z0-9]+", "-", recipe))
 
 
 def set_output(key: str, **words: str) -> str:

@@ -12,15 +12,16 @@ import numpy as np
 
 from bids_app.bids.names import Scan
 from bids_app.cohort import beliefs, labels, lesion_maps, selected
-from bids_app.group import contest, entrants, further, kept
+from bids_app.group import contest, entrants, further, kept, rival_models
 from bids_app.group.maps import Maps, as_stored
 from bids_app.learning.protocols import Plan
 from bids_app.machine import parallel
 from bids_app.options import Options
 from bids_app.recommended.nested import Wanted
 from bids_app.records.cohort import Labelled
+from bids_app.records.fitted import Recommended
 from bids_app.records.further import Acute, Further, Several
-from bids_app.records.recommended import Contest, Permutation, Purpose, Recommended
+from bids_app.records.recommended import Contest, Permutation, Purpose
 from bids_app.records.results import Evaluation
 
 log = logging.getLogger("bids_app")
@@ -68,19 +69,20 @@ def run(
     """
     prepared = contest.prepare(_entry(options, cohort, maps), work_dir)
     trained = contest.train_whole(prepared, _rules(options), plan)
-    verdict, permutation, beside = None, None, Further(cohort.acute)
-    if options.nested_folds:
-        verdict, permutation, beside = _compared(options, cohort, prepared, plan, published, work_dir)
-    return Recommended(
+    found = Recommended(
         prepared.entry.purpose,
         trained.model,
         trained.calibration,
         trained.seen,
         trained.thresholds,
-        verdict,
-        permutation,
-        beside,
+        further=Further(cohort.acute),
     )
+    if not options.nested_folds:
+        return found
+    verdict, permutation, beside = _compared(options, cohort, prepared, plan, published, work_dir)
+    rounds = entrants.Rounds(plan, options.nested_folds, options.omp_nthreads)
+    rivals = rival_models.train(prepared, trained.seen, rounds, workers_of(options))
+    return replace(found, contest=verdict, permutation=permutation, further=beside, kept=rivals)
 
 
 def workers_of(options: Options) -> parallel.Workers:
@@ -132,7 +134,7 @@ def _by_own_norm(options: Options, entry: entrants.Entry, cohort: Chosen, maps: 
             return made
         found = maps.by_norm(rows)
         if options.lesion_map == "normative":
-            made = made._replace(others=found.lesions)
+            made = made._replace(others=found.lesions, of_others=replace(entry.of_others, norm=found.norm))
         if entry.purpose.lesion_map != "normative":
             return made
         made = made._replace(maps=found.lesions, purpose=replace(entry.purpose, norm=found.norm))
@@ -149,10 +151,13 @@ def _entry_as_stored(options: Options, cohort: Chosen, maps: Maps) -> entrants.E
     everybody = (*labelled.scans, *(cohort.go.scans if cohort.go else ()))
     name = lesion_maps.best(everybody, options.output_dir, options.lesion_map) if wanted == "best" else wanted
     levels = (options.positive, options.negative)
-    purpose = Purpose(levels, lesion_maps.own_threshold(name, options.participant_threshold), name)
+    purpose, of_others = (
+        Purpose(levels, lesion_maps.own_threshold(each, options.participant_threshold), each)
+        for each in (name, options.lesion_map)
+    )
     lesions, others = maps.lesions(name), maps.lesions(options.lesion_map)
     if not options.nested_folds:
-        return entrants.Entry(labelled, purpose, lesions, others)
+        return entrants.Entry(labelled, purpose, lesions, others, of_others)
     beyond = None
     if cohort.go is not None and cohort.go.scans:
         gone = as_stored(options, cohort.go.scans, name)
@@ -164,7 +169,7 @@ def _entry_as_stored(options: Options, cohort: Chosen, maps: Maps) -> entrants.E
         beyond=beyond,
         belief=maps.beliefs if options.features == "belief" else None,
     )
-    return entrants.Entry(labelled, purpose, lesions, others, more)
+    return entrants.Entry(labelled, purpose, lesions, others, of_others, more)
 
 
 def _several(

@@ -121,11 +121,16 @@ def train_whole(prepared: Prepared, rules: Rules, plan: Plan) -> Trained:
     labels = labels_of(entry.labelled.positive, entry.labelled.participants)
     trained = train(made, labels, np.unique(made.person), _inner(rules), plan.random_seed)
     model = model_of(trained, made, entry.maps, grid.data, grid.affine)
-    sketches = neighbours.sketch(entry.maps, grid.data, grid.affine)
-    names = tuple(scan.name for scan in entry.labelled.scans)
-    seen = Seen(names, sketches, neighbours.farthest(sketches, made.person))
     thresholds = cuts(trained.calibration, rules.wanted.sensitivity, rules.wanted.prevalence)
-    return Trained(model, trained.calibration, seen, thresholds)
+    return Trained(model, trained.calibration, seen_of(entry.maps, entry.labelled), thresholds)
+
+
+def seen_of(maps: np.ndarray, labelled: Labelled) -> Seen:
+    """Return what training saw of lesion maps (N, V)."""
+    grid = brain_grid(3)
+    sketches = neighbours.sketch(maps, grid.data, grid.affine)
+    person = np.unique(labelled.participants, return_inverse=True)[1]
+    return Seen(tuple(scan.name for scan in labelled.scans), sketches, neighbours.farthest(sketches, person))
 
 
 def run(prepared: Prepared, rules: Rules, plan: Plan, workers: parallel.Workers) -> Ran:

@@ -12,6 +12,7 @@ import numpy as np
 from bids_app.group import kept
 from bids_app.image import atlas
 from bids_app.learning.protocols import HONEST, Plan
+from bids_app.model.deciding import regional_loads
 from bids_app.options import NETWORK
 from bids_app.recommended import rivals
 from bids_app.recommended.nested import Recipe
@@ -19,7 +20,7 @@ from bids_app.recommended.products import Products
 from bids_app.records.cohort import Labelled
 from bids_app.records.further import Covariates, Sites
 from bids_app.records.recommended import Purpose
-from bids_app.rivals import belief, clinical, cnn, loads, trees, voxels
+from bids_app.rivals import belief, clinical, cnn, trees, voxels
 from bids_app.rivals.chosen import People
 from bids_app.rivals.volumes import Maps
 
@@ -52,14 +53,16 @@ NOTHING_MORE = More()
 class Entry(NamedTuple):
     """What the recipes compete on: the scans, the maps of the recommended recipe (N, V), and those of the others.
 
-    ``purpose`` tells the recommended recipe's maps. Where a norm is the cohort's own (``--norm cohort``), these and all
-    below are measured against that of the scans ``rows``; ``of_rows`` returns the same entry by the norm of other rows.
+    ``purpose`` tells the recommended recipe's maps, ``of_others`` those of the others. Where a norm is the cohort's own
+    (``--norm cohort``), these and all below are measured against that of the scans ``rows``; ``of_rows`` returns the
+    same entry by the norm of other rows.
     """
 
     labelled: Labelled
     purpose: Purpose
     maps: np.ndarray
     others: np.ndarray
+    of_others: Purpose
     more: More = NOTHING_MORE
     rows: np.ndarray | None = None
     of_rows: Callable[[np.ndarray], Any] | None = None
@@ -167,9 +170,7 @@ def _lay_belief(entry: Entry, folder: Path) -> dict[str, Any]:
 
 
 def _lay_loads(entry: Entry) -> dict[str, Any]:
-    grid, maps = atlas.brain_grid(3), atlas.load()
-    gm, wm = (atlas.at_3mm(volume.data, grid.data.shape) for volume in (maps.gm, maps.wm))
-    return {"loads": loads.loads(entry.others, loads.regions(grid.data, grid.affine, gm, wm))}
+    return {"loads": regional_loads(entry.others)}
 
 
 def _lay_network(entry: Entry) -> dict[str, Any]:
@@ -216,9 +217,26 @@ RECIPES: dict[str, Callable[[Laid, Rounds], Recipe]] = {
     PHASES: lambda found, of: rivals.all_phases(
         kept.read(found.folder / ALL), found.arrays["all_positive"], of.inner_folds
     ),
-    "linear-svm": lambda found, of: voxels.linear_svm(found.arrays["gram"], found.people, of.inner_folds),
+    "linear-svm": lambda found, of: voxels.linear_svm(
+        found.lesions, found.arrays["gram"], found.people, of.inner_folds
+    ),
     "l1-logistic": lambda found, of: voxels.l1_logistic(found.lesions, found.people, of.inner_folds),
     "random-forest": lambda found, of: trees.forest(found.arrays["loads"], found.people, of.inner_folds),
     "gradient-boosting": lambda found, of: trees.boosting(found.arrays["loads"], found.people, of.inner_folds),
     NETWORK: _network,
+}
+
+# -- and what is stored of it --------------------------------------------------------------------
+
+
+def _of_others(entry: Entry) -> tuple[np.ndarray, Purpose]:
+    return entry.others, entry.of_others
+
+
+STORED: dict[str, Callable[[Entry], tuple[np.ndarray, Purpose]]] = {  # rivals with a model: the maps (N, V) it is for
+    VOLUME: lambda entry: (entry.maps, entry.purpose),
+    "linear-svm": _of_others,
+    "l1-logistic": _of_others,
+    "random-forest": _of_others,
+    "gradient-boosting": _of_others,
 }

@@ -11,15 +11,16 @@ import numpy as np
 
 from bids_app import __version__
 from bids_app.bids.dataset import describe
-from bids_app.bids.names import SPACE, group_output
+from bids_app.bids.names import SPACE, group_output, model_folder
 from bids_app.drawing import group_figures, group_view
 from bids_app.files import formats
 from bids_app.image.atlas import brain_grid, on_grid
-from bids_app.model import explanation, linear, storage
+from bids_app.model import calibrated, explanation, storage
 from bids_app.recommended import linear as linear_machine
 from bids_app.records.cohort import Cohort
-from bids_app.records.recommended import Purpose, Recommended
-from bids_app.records.results import Evaluation, GroupResult, LinearPredictor
+from bids_app.records.fitted import Fitted, Kept, Recommended
+from bids_app.records.recommended import Purpose
+from bids_app.records.results import Evaluation, GroupResult, Predictor
 from bids_app.report import assets, checklist, group_numbers, group_page, page
 
 _ON_TEMPLATE: dict[str, Any] = {"SpatialReference": SPACE, "Resolution": "3 mm isotropic", "Sources": ["bids::"]}
@@ -36,7 +37,8 @@ def write_everything(result: GroupResult, output: Path, bids_dir: Path, lesion_m
     for name, evaluation in result.evaluations.items():
         _write_model(result, evaluation, output / group_output("model", evaluation=name), lesion_map)
     if result.recommended:
-        _write_linear(result, result.recommended, output / group_output("model", evaluation="recommended"))
+        for name, fitted in {"recommended": result.recommended, **result.recommended.kept}.items():
+            _write_calibrated(result, name, fitted, output / model_folder(name))
     for name, table in group_numbers.tables(result).items():
         formats.write_tsv(output / group_output("table", name=name), table)
     told = group_page.Told(group_numbers.metrics(result), group_numbers.facts(result))
@@ -91,12 +93,13 @@ def _write_model(result: GroupResult, evaluation: Evaluation, folder: Path, lesi
     storage.save(evaluation.model, folder, purpose, evaluation.name, about, lesions[:, evaluation.model.voxels])
 
 
-def _write_linear(result: GroupResult, found: Recommended, folder: Path) -> None:
+def _write_calibrated(result: GroupResult, name: str, found: Fitted, folder: Path) -> None:
     asked: dict[str, Any] = result.provenance.parameters
     by, cohort = found.calibration, result.cohort
     prevalence = asked["prevalence"] or by.prevalence
-    made = LinearPredictor(found.model, by, found.seen, found.purpose, prevalence, asked["coverage"])
-    linear.save(made, folder, _training(cohort, np.arange(len(cohort.scans)), by.lesion_free))
+    made = Predictor(name, found.model, by, found.seen, found.purpose, prevalence, asked["coverage"])
+    about = _training(cohort, np.arange(len(cohort.scans)), by.lesion_free)
+    calibrated.save(made, folder, about | ({"chosen": found.chosen} if isinstance(found, Kept) else {}))
 
 
 def _training(cohort: Cohort, rows: np.ndarray, lesion_free: np.ndarray) -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""Why a scan was called so: what its lesions add to the decision, by place, or lesion by lesion for the RBF model."""
+"""Why a scan was called so: what its lesions add to the decision, by place, or lesion by lesion where no sum exists."""
 
 from __future__ import annotations
 
@@ -9,14 +9,16 @@ from scipy import ndimage
 
 from bids_app.image import atlas
 from bids_app.image.lesion import NEIGHBOURS
-from bids_app.learning.classifier import decide
 from bids_app.lesions.places import DEFINITIONS, halves, places
+from bids_app.model.deciding import decisions
 from bids_app.recommended import linear
 from bids_app.records.cohort import Model
+from bids_app.records.fitted import MapModel
 from bids_app.records.reasons import LeftOut, LesionPart, Reasons
 from bids_app.records.recommended import LinearModel
+from bids_app.records.trees import Trees
 
-__all__ = ["DEFINITIONS", "explain", "leave_out", "lesion_words", "template_places", "words"]
+__all__ = ["DEFINITIONS", "explain", "leave_out", "lesion_words", "template_places", "told", "why", "words"]
 
 MOST = 4  # places, or lesions, that are told
 LEAST = 0.005  # part of a decision that is worth telling
@@ -42,6 +44,16 @@ def explain(model: LinearModel, lesions: np.ndarray) -> Reasons:
     return Reasons(parts, by_place, linear.volume_part(model, lesions), model.intercept)
 
 
+def why(model: Model | MapModel, lesions: np.ndarray) -> Reasons | LeftOut:
+    """Return why one scan is called so, from its lesion map (V,): parts of a sum where the model is one."""
+    return explain(model, lesions) if isinstance(model, LinearModel) else leave_out(model, lesions)
+
+
+def told(found: Reasons | LeftOut) -> str:
+    """Return the reasons of a decision in words."""
+    return words(found) if isinstance(found, Reasons) else lesion_words(found)
+
+
 def words(reasons: Reasons) -> str:
     """Return the largest parts of a decision in words, and the rest, so that they sum to the decision.
 
@@ -61,26 +73,28 @@ def words(reasons: Reasons) -> str:
 # -- lesion by lesion ----------------------------------------------------------------------------
 
 
-def leave_out(model: Model, lesions: np.ndarray) -> LeftOut:
-    """Return how the decision of an RBF machine changes when one lesion after the other is left out.
+def leave_out(model: Model | Trees, lesions: np.ndarray) -> LeftOut:
+    """Return how the decision of an RBF machine or of trees changes when one lesion after the other is left out.
 
-    The kernel mixes all voxels, so that no sum of parts exists. Lesions are components (26 neighbours).
+    A kernel mixes all voxels, and a tree its features, so that no sum of parts exists. Lesions are components (26
+    neighbours).
 
     Parameters
     ----------
-    model : Model
+    model : Model or Trees
     lesions : ndarray of bool, shape (V,)
         Lesion map on the template at 3 mm.
     """
     grid = atlas.brain_grid(3)
     found, count = ndimage.label(atlas.on_grid(lesions).data, NEIGHBOURS)
     labels = found[grid.data]
-    seen = np.setdiff1d(labels[model.voxels], 0)  # the model looks at no voxel of the others
-    decisions = decide(model, np.stack([lesions, *(lesions & (labels != k) for k in seen)]))
+    looked_at = labels if isinstance(model, Trees) else labels[model.voxels]
+    seen = np.setdiff1d(looked_at, 0)  # the model looks at no voxel of the others
+    values = decisions(model, np.stack([lesions, *(lesions & (labels != k) for k in seen)]))
     changes = np.zeros(count + 1)
-    changes[seen] = decisions[0] - decisions[1:]
+    changes[seen] = values[0] - values[1:]
     ranked = sorted(_told(labels, changes), key=lambda each: (-abs(each.change), each.centre))
-    return LeftOut(float(decisions[0]), tuple(ranked), changes[labels])
+    return LeftOut(float(values[0]), tuple(ranked), changes[labels])
 
 
 def _told(labels: np.ndarray, changes: np.ndarray) -> list[LesionPart]:

@@ -15,41 +15,41 @@ from bids_app.cohort.covariates import identifiers
 from bids_app.errors import BadInputError
 from bids_app.files import formats
 from bids_app.image.atlas import brain_grid
-from bids_app.learning.classifier import decide
-from bids_app.model import explanation
+from bids_app.model import deciding, explanation
 from bids_app.model.storage import nearest
-from bids_app.recommended import calibration, linear, neighbours
+from bids_app.recommended import calibration, neighbours
 from bids_app.recommended.features import lesion_free
 from bids_app.records.recommended import Neighbour
-from bids_app.records.results import StoredLinear, StoredModel
+from bids_app.records.results import StoredModel, StoredPredictor
 
 TABLE = set_output("predictions")
+CALIBRATED = "all models but published and leakage-free"
 COLUMNS: dict[str, dict[str, object]] = {
     "participant_id": {"Description": "Participant"},
     "session_id": {"Description": "Session"},
     "scan": {"Description": "Entities of the scan's file name"},
     "prediction": {"Description": "Group: the positive one if decision_value is at least 0"},
-    "decision_value": {"Description": "Decision value of the support vector machine; no probability"},
-    "probability": {"Description": "Of the positive group, at this prevalence; recommended recipe only"},
+    "decision_value": {"Description": "Decision value of the model; no probability"},
+    "probability": {"Description": f"Of the positive group, at this prevalence; {CALIBRATED}"},
     "prevalence": {"Description": "Share of the positive group among those asked about that the probability assumes"},
     "conformal_set": {
-        "Description": "Groups that the scan may belong to, at the model's coverage; recommended recipe only",
+        "Description": f"Groups that the scan may belong to, at the model's coverage; {CALIBRATED}",
         "Levels": {"both": "no decision: either group", "none": "no decision: unlike both groups"},
     },
     "reasons": {
-        "Description": "Recommended recipe: what lesions in named places, the lesion volume and the intercept add to "
+        "Description": "Linear models: what lesions in named places, the lesion volume and the intercept add to "
         "decision_value. Others: decision_value minus that without the lesion, for the lesions that change it most. "
         "Left and right as on the template",
     },
     "lesion_volume_mni_ml": {"Description": "Lesions inside the template's brain", "Units": "ml"},
     "nearest_scans": {
         "Description": "The three training scans of either group whose lesions are most alike, with their distance: "
-        "that of square roots of smoothed, folded maps; recommended recipe only",
+        f"that of square roots of smoothed, folded maps; {CALIBRATED}",
     },
-    "n_voxels": {"Description": "Voxels the model looks at"},
+    "n_voxels": {"Description": "Voxels that a published or leakage-free model looks at"},
     "voxels_hit": {"Description": "Those of them that are lesioned"},
     "nearest_training_distance": {
-        "Description": "Of those, how many differ from the most similar training scan; recommended recipe: the "
+        "Description": "Of those, how many differ from the most similar training scan; other models: the "
         "distance of the first of nearest_scans",
     },
     "out_of_range": {
@@ -67,7 +67,7 @@ NUMBERS = ("decision_value", "probability", "prevalence", "lesion_volume_mni_ml"
 
 
 def predict(
-    stored: StoredModel | StoredLinear,
+    stored: StoredModel | StoredPredictor,
     scans: Sequence[Scan],
     output_dir: Path,
     cache_dir: Path,
@@ -78,7 +78,7 @@ def predict(
 
     Parameters
     ----------
-    stored : StoredModel or StoredLinear
+    stored : StoredModel or StoredPredictor
     scans : sequence of Scan
         Finished at the participant level, in ``output_dir``.
     output_dir, cache_dir, nprocs
@@ -101,15 +101,15 @@ def predict(
         "lesion_free": lesion_free(lesions),
         "model_digest": stored.digest,
     }
-    if isinstance(stored, StoredLinear):
-        table = pd.DataFrame(of_scans | _by_linear(stored, lesions, prevalence))
+    if isinstance(stored, StoredPredictor):
+        table = pd.DataFrame(of_scans | _by_calibrated(stored, lesions, prevalence))
     else:
         table = pd.DataFrame(of_scans | _by_voxels(stored, lesions))
     return table.reindex(columns=list(COLUMNS))
 
 
 def lesions_of(
-    stored: StoredModel | StoredLinear, scans: Sequence[Scan], output_dir: Path, cache_dir: Path, nprocs: int
+    stored: StoredModel | StoredPredictor, scans: Sequence[Scan], output_dir: Path, cache_dir: Path, nprocs: int
 ) -> np.ndarray:
     """Return lesion maps (N, V) as a model's own were made: at its threshold, or against its norm.
 
@@ -127,14 +127,14 @@ def lesions_of(
 
 def _by_voxels(stored: StoredModel, lesions: np.ndarray) -> dict[str, object]:
     chosen = lesions[:, stored.model.voxels]
-    decisions = decide(stored.model, lesions)
+    decisions = deciding.decisions(stored.model, lesions)
     distances = nearest(chosen, stored.patterns)
     low, high = _numbers(stored, "decision_range", 2)
     (farthest,) = _numbers(stored, "nearest_distance_max", 1)
     return {
         "prediction": np.where(decisions >= 0, *stored.purpose.levels),
         "decision_value": decisions,
-        "reasons": [explanation.lesion_words(explanation.leave_out(stored.model, each)) for each in lesions],
+        "reasons": _reasons(stored, lesions),
         "n_voxels": len(stored.model.voxels),
         "voxels_hit": chosen.sum(axis=1),
         "nearest_training_distance": distances.astype(int),
@@ -142,9 +142,9 @@ def _by_voxels(stored: StoredModel, lesions: np.ndarray) -> dict[str, object]:
     }
 
 
-def _by_linear(stored: StoredLinear, lesions: np.ndarray, prevalence: float | None) -> dict[str, object]:
+def _by_calibrated(stored: StoredPredictor, lesions: np.ndarray, prevalence: float | None) -> dict[str, object]:
     grid, by = brain_grid(3), stored.calibration
-    decisions = linear.decisions(stored.model, lesions, grid.data, grid.affine)
+    decisions = deciding.decisions(stored.model, lesions)
     sets = calibration.sets(by, decisions, lesion_free(lesions), stored.coverage)
     own = neighbours.sketch(lesions, grid.data, grid.affine)
     near = [neighbours.nearest(each, stored.seen.sketches, by.positive, stored.seen.scans) for each in own]
@@ -157,12 +157,16 @@ def _by_linear(stored: StoredLinear, lesions: np.ndarray, prevalence: float | No
         "probability": calibration.probability(by, decisions, assumed),
         "prevalence": assumed,
         "conformal_set": [names.get((bool(a), bool(b)), "none") for a, b in sets],
-        "reasons": [explanation.words(explanation.explain(stored.model, each)) for each in lesions],
+        "reasons": _reasons(stored, lesions),
         "nearest_scans": [_neighbours(found, stored.purpose.levels) for found in near],
         "nearest_training_distance": apart,
         "out_of_range": _outside(decisions, float(by.decisions.min()), float(by.decisions.max()))
         | (apart > stored.seen.farthest + 1e-6),  # single precision
     }
+
+
+def _reasons(stored: StoredModel | StoredPredictor, lesions: np.ndarray) -> list[str]:
+    return [explanation.told(explanation.why(stored.model, each)) for each in lesions]
 
 
 def _neighbours(found: Mapping[bool, Sequence[Neighbour]], levels: tuple[str, str]) -> str:
@@ -199,7 +203,7 @@ def write(table: pd.DataFrame, output_dir: Path) -> Path:
     formats.write_tsv(path, table[list(COLUMNS)].sort_values("scan"))
     about: dict[str, object] = {
         "MeasurementToolMetadata": {
-            "Description": f"{APP} {__version__}: support vector machine on lesions of brain FLAIR, one row a scan. "
+            "Description": f"{APP} {__version__}: a classifier on lesions of brain FLAIR, one row a scan. "
             "Research software, no medical device; valid only where other diseases have been excluded."
         }
     }

@@ -118,10 +118,7 @@ def load(folder: Path) -> StoredModel:
         Another version, grid or threshold rule; files that are broken, contradict each other or were changed;
         a file of arrays that claims more than it holds, or holds anything else.
     """
-    path = folder / "model.json"
-    if path.exists() and path.stat().st_size > MOST_BYTES:
-        raise BadInputError("is larger than any model", path, _AGAIN)
-    content = formats.read_json(path)
+    path, content = folder / "model.json", words(folder)
     try:
         check_words(content, path, FORMAT)
         stored = _assemble(content, folder)
@@ -133,23 +130,18 @@ def load(folder: Path) -> StoredModel:
     return stored
 
 
-def find(path: Path) -> Path:
-    """Return the folder of the model meant by ``path``: itself, or a group folder's recommended or leakage-free one.
+def words(folder: Path) -> dict[str, Any]:
+    """Return what a model's JSON says, unchecked.
 
     Raises
     ------
-    MissingInputError
-        There is none.
+    MissingInputError, BadInputError
+        It is not there; it is larger than any model's, or no JSON.
     """
-    places = [path.parent if path.name == "model.json" else path]
-    for name in ("recommended", "leakage-free"):
-        parts = Path(group_output("model", evaluation=name)).parts
-        places += [path.joinpath(*parts[-n:]) for n in range(1, len(parts) + 1)]
-    for place in places:
-        if (place / "model.json").is_file():
-            return place
-    wanted = group_output("model", evaluation="recommended")
-    raise MissingInputError("no model here (no model.json)", path, f"give <output_dir>/{wanted} of a group run")
+    path = folder / "model.json"
+    if path.exists() and path.stat().st_size > MOST_BYTES:
+        raise BadInputError("is larger than any model", path, _AGAIN)
+    return formats.read_json(path)
 
 
 def libsvm_text(model: Model) -> str:

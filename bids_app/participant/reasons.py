@@ -14,13 +14,13 @@ from bids_app.files import formats
 from bids_app.image import atlas
 from bids_app.model import explanation, prediction
 from bids_app.records.reasons import LeftOut, Reasons
-from bids_app.records.results import StoredLinear, StoredModel
+from bids_app.records.results import StoredModel, StoredPredictor
 
 MAP, FIGURE = "contribution", "reasons"
 
 
 def write(
-    stored: StoredLinear | StoredModel, scans: Sequence[Scan], output_dir: Path, cache_dir: Path, nprocs: int
+    stored: StoredPredictor | StoredModel, scans: Sequence[Scan], output_dir: Path, cache_dir: Path, nprocs: int
 ) -> None:
     """Write map and figure of every scan; maps are taken at the model's own threshold.
 
@@ -32,11 +32,7 @@ def write(
     key = labels.MAPS[stored.purpose.lesion_map] if stored.purpose.norm is None else "belief_mni"
     made = prediction.lesions_of(stored, scans, output_dir, cache_dir, nprocs)
     for scan, lesions in zip(scans, made, strict=True):
-        found = (
-            explanation.explain(stored.model, lesions)
-            if isinstance(stored, StoredLinear)
-            else explanation.leave_out(stored.model, lesions)
-        )
+        found = explanation.why(stored.model, lesions)
         path = output_dir / scan.output(MAP)
         volume = atlas.on_grid(found.parts.astype(np.float32), 0)
         formats.write_nifti(path, volume.data, volume.affine)
@@ -58,7 +54,7 @@ def _about(found: Reasons | LeftOut) -> dict[str, object]:
     """Return what the values of a scan's map are, and their sums or the lesions behind them."""
     if isinstance(found, Reasons):
         return {
-            "Description": "What each lesion voxel adds to the decision value of the recommended recipe's model: with "
+            "Description": "What each lesion voxel adds to the decision value of the model: with "
             "VolumePart and Intercept it sums to DecisionValue",
             "VolumePart": found.volume,
             "Intercept": found.intercept,

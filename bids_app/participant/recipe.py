@@ -20,7 +20,7 @@ from bids_app.machine.process import Ending, Workplace, workplace
 from bids_app.machine.progress import told
 from bids_app.options import Options, method
 from bids_app.participant import given, lesion_table, marks, worker
-from bids_app.records.results import StoredLinear, StoredModel
+from bids_app.records.results import StoredModel, StoredPredictor
 from bids_app.records.scan import Failure, Outcome, Summary
 from bids_app.report import page as report
 
@@ -175,14 +175,13 @@ def _still_there(outcome: Outcome, output: Path) -> Outcome:
     return replace(outcome, status="failed", line=line)
 
 
-def _load(path: Path) -> StoredModel | StoredLinear:
-    from bids_app.model import linear, storage  # their libraries take seconds to import: only where they are needed
+def _load(path: Path) -> StoredModel | StoredPredictor:
+    from bids_app.model import stored  # its libraries take seconds to import: only where they are needed
 
-    folder = storage.find(path)
-    return linear.load(folder) if linear.is_linear(folder) else storage.load(folder)
+    return stored.load(path)
 
 
-def _predict(options: Options, model: StoredModel | StoredLinear, scans: Sequence[Scan], work_dir: Path) -> None:
+def _predict(options: Options, model: StoredModel | StoredPredictor, scans: Sequence[Scan], work_dir: Path) -> None:
     """Predict the group of every finished scan, and say it."""
     from bids_app.model import prediction
     from bids_app.participant import reasons

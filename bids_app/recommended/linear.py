@@ -12,7 +12,19 @@ from __future__ import annotations
 import numpy as np
 
 from bids_app.recommended.features import log_volume, project, project_back, projection
-from bids_app.records.recommended import LinearModel
+from bids_app.records.recommended import Kind, LinearModel
+
+
+def of_voxels(weights: np.ndarray, intercept: float) -> LinearModel:
+    """Return ``weights . m + intercept`` of masks m, weights (V,): of 0 and 1 the square root is themselves.
+
+    Examples
+    --------
+    >>> model = of_voxels(np.array([2.0, -3.0]), 0.5)
+    >>> decisions(model, np.array([[True, False], [True, True]]), np.ones((2, 1, 1), bool), np.eye(4)).tolist()
+    [2.5, -0.5]
+    """
+    return LinearModel((Kind(0.0, False),), (weights,), 0.0, intercept, ())
 
 
 def decisions(model: LinearModel, maps: np.ndarray, mask: np.ndarray, affine: np.ndarray) -> np.ndarray:

@@ -16,17 +16,27 @@ from bids_app.errors import BadInputError
 from bids_app.learning.division import folds
 from bids_app.recommended.calibration import cuts, probability, sets
 from bids_app.records.cohort import Fold
+from bids_app.records.fitted import MapModel
 from bids_app.records.recommended import Calibration, OutOfFold
 
 CALLS = ("half", "equal", "sensitivity")
 
 
+def not_stored() -> MapModel:
+    """Refuse to make a model of a recipe that has none to store."""
+    raise BadInputError("no model is stored of this recipe", remedy="use that of another one")
+
+
 class Tested(NamedTuple):
-    """A recipe's decision values for the test rows, its calibration, and what it chose (plain values)."""
+    """A recipe's decision values for the test rows, its calibration, and what it chose (plain values).
+
+    ``model`` makes the machine by features of a map, which is what is stored of it.
+    """
 
     decisions: np.ndarray
     calibration: Calibration
     chosen: object
+    model: Callable[[], MapModel] = not_stored
 
 
 class Wanted(NamedTuple):

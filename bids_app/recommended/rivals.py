@@ -16,6 +16,7 @@ from bids_app.recommended.calibration import calibrate, platt
 from bids_app.recommended.machine import decide, labels_of, train
 from bids_app.recommended.nested import Recipe, Tested
 from bids_app.recommended.products import Products
+from bids_app.records.recommended import LinearModel
 
 
 def recommended(of: Products, positive: np.ndarray, participants: np.ndarray, inner_folds: int) -> Recipe:
@@ -61,7 +62,8 @@ def volume(log_volume: np.ndarray, positive: np.ndarray, participants: np.ndarra
         slope, offset = platt(seen, labels, weights * len(np.unique(person[training])) / 4)
         values = slope * log_volume + offset
         known = calibrate(values[training], labels, person[training], log_volume[training] == 0, offset)
-        return Tested(values[test], known, {"slope": slope, "offset": offset})
+        model = LinearModel((), (), slope, offset, ())
+        return Tested(values[test], known, {"slope": slope, "offset": offset}, lambda: model)
 
     return recipe
 

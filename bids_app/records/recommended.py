@@ -1,4 +1,4 @@
-"""The recommended recipe: its settings, the linear model it ends in, and what turns decisions into words."""
+"""The recommended recipe and its rivals: settings, the models they end in, and what turns decisions into words."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import NamedTuple
 import numpy as np
 
 from bids_app.records.cohort import Measure, Threshold
-from bids_app.records.further import Further
 from bids_app.records.lesions import CohortNorm
 from bids_app.records.need import need
 
@@ -238,6 +237,10 @@ class Contest:
     nested_folds: int
     repeats: int
 
+    def row(self, name: str) -> Row:
+        """Return the row of a recipe."""
+        return next(each for each in self.rows if each.name == name)
+
 
 @dataclass(frozen=True)
 class Seen:
@@ -284,21 +287,3 @@ class Purpose:
     threshold: Threshold
     lesion_map: str
     norm: CohortNorm | None = None
-
-
-@dataclass(frozen=True)
-class Recommended:
-    """The recommended recipe trained on the whole cohort, and how it did out of fold.
-
-    ``purpose`` names the maps it saw. ``contest`` is None where no nested cross-validation was asked for, and
-    ``permutation`` where no permutations were; ``further`` holds what was asked for beside it.
-    """
-
-    purpose: Purpose
-    model: LinearModel
-    calibration: Calibration
-    seen: Seen
-    thresholds: dict[str, float]
-    contest: Contest | None = None
-    permutation: Permutation | None = None
-    further: Further = field(default_factory=Further)

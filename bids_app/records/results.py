@@ -18,8 +18,9 @@ from bids_app.records.cohort import (
     Ranking,
     SweepResult,
 )
+from bids_app.records.fitted import MapModel, Recommended
 from bids_app.records.need import need
-from bids_app.records.recommended import Calibration, LinearModel, Permutation, Purpose, Recommended, Seen
+from bids_app.records.recommended import Calibration, Permutation, Purpose, Seen
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -259,12 +260,14 @@ class StoredModel:
 
 
 @dataclass(frozen=True)
-class LinearPredictor:
-    """A trained model of the recommended recipe with what is needed to use it on new scans.
+class Predictor:
+    """A calibrated model trained on the whole cohort with what is needed to use it on new scans.
 
     Attributes
     ----------
-    model : LinearModel
+    protocol : str
+        Name of the recipe, as in the table of recipes.
+    model : LinearModel or Trees
     calibration : Calibration
     seen : Seen
     purpose : Purpose
@@ -272,7 +275,8 @@ class LinearPredictor:
         Of its probabilities and conformal sets.
     """
 
-    model: LinearModel
+    protocol: str
+    model: MapModel
     calibration: Calibration
     seen: Seen
     purpose: Purpose
@@ -284,7 +288,7 @@ class LinearPredictor:
 
 
 @dataclass(frozen=True)
-class StoredLinear(LinearPredictor):
+class StoredPredictor(Predictor):
     """The same as read from its folder.
 
     Attributes

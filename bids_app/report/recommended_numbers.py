@@ -11,7 +11,8 @@ import pandas as pd
 from bids_app.learning import measures, roc
 from bids_app.recommended.calibration import moved
 from bids_app.records.cohort import Cohort, Measure
-from bids_app.records.recommended import Contest, OutOfFold, Permutation, Recommended, Row, Sets, Setting
+from bids_app.records.fitted import Recommended
+from bids_app.records.recommended import Contest, OutOfFold, Permutation, Row, Sets, Setting
 from bids_app.report import further_numbers
 from bids_app.report.further_numbers import measure
 
@@ -109,6 +110,7 @@ def facts(found: Recommended | None, asked: dict[str, Any]) -> dict[str, object]
         "prevalence": asked.get("prevalence"),
         "coverage": asked.get("coverage"),
         "folds": 0,
+        "kept": list(found.kept),
     }
     if contest:
         area = contest.rows[0].measures["auc"]

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Collection
 from typing import Any
 
+from bids_app.bids.names import model_folder
 from bids_app.records.cohort import Measure
-from bids_app.records.recommended import Contest, Permutation, Recommended, Row
+from bids_app.records.fitted import Recommended
+from bids_app.records.recommended import Contest, Permutation, Row
 from bids_app.report import further_sections
 from bids_app.report.group_sections import num, percent, signed, span
 
@@ -39,7 +42,18 @@ MEANING = {  # rows that need a word
     "gradient-boosting": "gradient boosting on regional lesion loads",
     "cnn": "small 3D convolutional network on {maps}, its number of epochs chosen",
 }
-STORED = ("recommended", "leakage-free")  # recipes whose model a run keeps, among those compared on folds
+ALWAYS_STORED = ("recommended", "leakage-free", "published")
+_NO_MAP, _OWN_NORM = "needs what no map of a scan tells", "measures belief against the scans of this cohort"
+WITHOUT = {  # rows whose model is not stored, and why
+    "recommended, belief": _OWN_NORM,
+    "leakage-free, belief": _OWN_NORM,
+    "recommended, covariates": _NO_MAP,
+    "covariates alone": _NO_MAP,
+    "site alone": _NO_MAP,
+    "recommended, all phases": "is trained on scans that are not of this cohort",
+    "recommended, one site left out": "is a model for each site; on all sites it is the recommended one",
+    "cnn": "would need torch wherever it is used",
+}
 SCANS = {"with_lesions": "with lesions", "lesion_free": "without lesions"}
 
 
@@ -63,13 +77,15 @@ def section(found: Recommended, levels: tuple[str, str], asked: dict[str, Any]) 
     about["further"] = further_sections.section(found.further, levels)
     if contest is None:
         return about
-    score = contest.told.brier
+    score, stored = contest.told.brier, (*ALWAYS_STORED, *found.kept)
     return about | {
         "columns": COLUMNS,
         "rows": [_row(row) for row in contest.rows],
         "meaning": _meaning(contest, asked),
         "winner": contest.winner,
-        "stored": _stored(contest),
+        "models": [(row.name, model_folder(row.name)) for row in contest.rows if row.name in stored],
+        "without": [(row.name, WITHOUT[row.name]) for row in contest.rows if row.name not in stored],
+        "stored": _best(contest, stored),
         "verdict": _verdict(contest),
         "nested_folds": contest.nested_folds,
         "repeats": contest.repeats,
@@ -114,17 +130,18 @@ def _meaning(contest: Contest, asked: dict[str, Any]) -> list[tuple[str, str]]:
     ]
 
 
-def _stored(contest: Contest) -> str:
-    """Return the recipe of the highest AUC among those with a model to predict with."""
-    areas = {row.name: row.measures["auc"].value for row in contest.rows if row.name in STORED}
-    return max(areas, key=lambda name: areas[name])
+def _best(contest: Contest, stored: Collection[str]) -> tuple[str, str]:
+    """Return the recipe of the highest AUC among those on shared folds with a model to predict with, and its folder."""
+    areas = {name: contest.row(name).measures["auc"].value for name in contest.out_of_fold if name in stored}
+    name = max(areas, key=lambda each: areas[each])
+    return name, model_folder(name)
 
 
 def _verdict(contest: Contest) -> str:
     """Say which recipe won, and whether its lead is more than chance."""
     if contest.winner == contest.reference:
         return f"No recipe has a higher AUC than {contest.reference}."
-    gap = next(row.difference for row in contest.rows if row.name == contest.winner)
+    gap = contest.row(contest.winner).difference
     size = f" ({signed(gap.value, 1)}, {span([gap.low, gap.high], num)})" if gap else ""
     if contest.shown:
         return f"The highest AUC is that of {contest.winner}, above {contest.reference}{size}."

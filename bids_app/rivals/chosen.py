@@ -15,12 +15,19 @@ from bids_app.learning.division import by_participant, folds
 from bids_app.learning.protocols import fold_numbers
 from bids_app.learning.roc import auc_within
 from bids_app.recommended.calibration import calibrate
-from bids_app.recommended.nested import Recipe, Tested
+from bids_app.recommended.nested import Recipe, Tested, not_stored
+from bids_app.records.fitted import MapModel
 
 EMPTY = np.array([-1])  # the row of a scan without lesions: features end with it
 
 Setting = Mapping[str, float | str]
-Machine = Callable[[np.ndarray], np.ndarray]  # from rows to their decision values
+
+
+class Machine(NamedTuple):
+    """What was trained: from rows to their decision values, and what makes the model that is stored of it."""
+
+    decide: Callable[[np.ndarray], np.ndarray]
+    model: Callable[[], MapModel] = not_stored
 
 
 class Rows(NamedTuple):
@@ -62,13 +69,13 @@ def recipe(fit: Fit, settings: Sequence[Setting], people: People, inner_folds: i
         for fold in inner:
             seen = rows_of(people, training[fold.train])
             for values, setting in zip(found, settings, strict=True):
-                values[fold.validate] = fit(seen, setting, seed)(training[fold.validate])
+                values[fold.validate] = fit(seen, setting, seed).decide(training[fold.validate])
         areas = [auc_of_participants(labels, person, values, fold_numbers(inner)) for values in found]
         best = int(np.argmax(areas))
         machine = fit(rows_of(people, training), settings[best], seed)
-        at_zero = float(machine(EMPTY)[0])
+        at_zero = float(machine.decide(EMPTY)[0])
         known = calibrate(found[best], labels, person, people.lesion_free[training], at_zero)
-        return Tested(machine(test), known, {**settings[best], "auc": areas[best]})
+        return Tested(machine.decide(test), known, {**settings[best], "auc": areas[best]}, machine.model)
 
     return tested
 

@@ -58,7 +58,7 @@ def alone(of: Covariates, people: People, inner_folds: int) -> Recipe:
         features = prepared(known, seen.rows)
         found = LogisticRegression(C=float(setting["C"]), max_iter=1000)
         found.fit(features.transform(known.values[seen.rows]), seen.positive, sample_weight=seen.weights)
-        return lambda rows: found.decision_function(features.transform(known.values[rows]))
+        return Machine(lambda rows: found.decision_function(features.transform(known.values[rows])))
 
     tied_by_none = people._replace(lesion_free=np.zeros_like(people.lesion_free))
     return chosen.recipe(fit, [{"C": C} for C in COSTS], tied_by_none, inner_folds)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 from scipy import sparse
 
+from bids_app.recommended.linear import of_voxels
 from bids_app.recommended.nested import Recipe
+from bids_app.records.recommended import LinearModel
 from bids_app.rivals.chosen import Machine, People, Rows, Setting, recipe
 
 COSTS = (0.01, 0.1, 1.0, 10.0, 100.0)  # of the SVM, for kernels whose features have a total variance of 1
@@ -30,8 +32,8 @@ def gram(lesions: np.ndarray) -> np.ndarray:
     return shared
 
 
-def linear_svm(shared: np.ndarray, people: People, inner_folds: int) -> Recipe:
-    """Return the support vector machine with a linear kernel on all voxels; ``shared`` is of `gram`."""
+def linear_svm(lesions: np.ndarray, shared: np.ndarray, people: People, inner_folds: int) -> Recipe:
+    """Return the support vector machine with a linear kernel on all voxels (N, V) of bool; ``shared`` is of `gram`."""
 
     def fit(seen: Rows, setting: Setting, seed: int) -> Machine:
         from sklearn.svm import SVC
@@ -40,7 +42,12 @@ def linear_svm(shared: np.ndarray, people: People, inner_folds: int) -> Recipe:
         scale = float(np.trace(kernel) / len(kernel) - kernel.mean()) or 1.0
         svc = SVC(C=float(setting["C"]), kernel="precomputed")
         svc.fit(kernel / scale, seen.positive, sample_weight=seen.weights)
-        return lambda rows: svc.decision_function(shared[np.ix_(rows, seen.rows)].astype(float) / scale)
+
+        def model() -> LinearModel:
+            held = sparse.csr_matrix(lesions[seen.rows[svc.support_]], dtype=float)
+            return of_voxels(svc.dual_coef_[0] @ held / scale, float(svc.intercept_[0]))
+
+        return Machine(lambda rows: svc.decision_function(shared[np.ix_(rows, seen.rows)].astype(float) / scale), model)
 
     return recipe(fit, [{"C": C} for C in COSTS], people, inner_folds)
 
@@ -57,6 +64,9 @@ def l1_logistic(lesions: np.ndarray, people: People, inner_folds: int) -> Recipe
             C=float(setting["C"]), l1_ratio=1.0, solver="liblinear", intercept_scaling=INTERCEPT, random_state=seed
         )
         found.fit(maps[seen.rows], seen.positive, sample_weight=seen.weights)
-        return lambda rows: found.decision_function(maps[rows])
+        return Machine(
+            lambda rows: found.decision_function(maps[rows]),
+            lambda: of_voxels(found.coef_[0], float(found.intercept_[0])),
+        )
 
     return recipe(fit, [{"C": C} for C in L1_COSTS], people, inner_folds)

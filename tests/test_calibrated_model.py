@@ -8,6 +8,7 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +16,8 @@ import pytest
 from bids_app.errors import BadInputError, MissingInputError
 from bids_app.image.atlas import brain_grid
 from bids_app.lesions.places import DEFINITIONS, halves
-from bids_app.model import explanation, linear, storage
+from bids_app.model import calibrated, explanation, storage
+from bids_app.model.stored import find
 from bids_app.phantom.cohort import draw_cohort, sites
 from bids_app.recommended import calibration, machine, neighbours
 from bids_app.recommended import linear as additive
@@ -23,7 +25,7 @@ from bids_app.recommended.features import projection, roots
 from bids_app.recommended.products import products
 from bids_app.records.cohort import Cohort, Threshold
 from bids_app.records.recommended import Kind, Purpose, Seen
-from bids_app.records.results import LinearPredictor
+from bids_app.records.results import Predictor
 
 KINDS = (Kind(20.0, True), Kind(8.0, False))
 
@@ -34,7 +36,7 @@ def cohort() -> Cohort:
 
 
 @pytest.fixture(scope="module")
-def trained(cohort: Cohort) -> LinearPredictor:
+def trained(cohort: Cohort) -> Predictor:
     grid = brain_grid(3)
     of = products(cohort.lesions, cohort.participants, grid.data, grid.affine, KINDS)
     labels = machine.labels_of(cohort.positive, cohort.participants)
@@ -43,19 +45,20 @@ def trained(cohort: Cohort) -> LinearPredictor:
     given = Threshold(0.32, "given")
     sketches = neighbours.sketch(cohort.lesions, grid.data, grid.affine)
     seen = Seen(tuple(cohort.names), sketches, neighbours.farthest(sketches, of.person))
-    return LinearPredictor(model, found.calibration, seen, Purpose(cohort.levels, given, "published"), 0.6, 0.9)
+    purpose = Purpose(cohort.levels, given, "published")
+    return Predictor("recommended", model, found.calibration, seen, purpose, 0.6, 0.9)
 
 
 @pytest.fixture(scope="module")
-def folder(trained: LinearPredictor, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(trained: Predictor, tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("model")
-    linear.save(trained, place, {"n_scans": 40})
+    calibrated.save(trained, place, {"n_scans": 40})
     return place
 
 
-def test_what_is_read_is_what_was_written(trained: LinearPredictor, folder: Path) -> None:
-    found = linear.load(folder)
-    assert linear.is_linear(folder) and storage.find(folder) == folder
+def test_what_is_read_is_what_was_written(trained: Predictor, folder: Path) -> None:
+    found = calibrated.load(folder)
+    assert find(folder) == folder
     assert (found.model.kinds, found.model.volume, found.model.intercept, found.model.settings) == (
         trained.model.kinds,
         trained.model.volume,
@@ -71,8 +74,8 @@ def test_what_is_read_is_what_was_written(trained: LinearPredictor, folder: Path
     np.testing.assert_array_equal(found.seen.sketches, trained.seen.sketches)
 
 
-def test_equal_models_are_equal_bytes(trained: LinearPredictor, folder: Path, tmp_path: Path) -> None:
-    linear.save(trained, tmp_path, {"n_scans": 40})
+def test_equal_models_are_equal_bytes(trained: Predictor, folder: Path, tmp_path: Path) -> None:
+    calibrated.save(trained, tmp_path, {"n_scans": 40})
     for name in ("model.json", "model.npz"):
         assert (tmp_path / name).read_bytes() == (folder / name).read_bytes()
 
@@ -88,16 +91,16 @@ def test_a_changed_word_is_refused(folder: Path, tmp_path: Path, key: str) -> No
     content[key] = {"lesion_map": "cleaned", "kinds": content["kinds"][:1]}.get(key, 0.25)
     (place / "model.json").write_text(json.dumps(content), "utf-8")
     with pytest.raises(BadInputError, match="changed after"):
-        linear.load(place)
+        calibrated.load(place)
 
 
-def _again(place: Path, arrays: dict[str, np.ndarray]) -> None:
-    """Store other arrays, with sums and digest that fit them."""
+def again(place: Path, arrays: dict[str, np.ndarray], content: dict[str, Any] | None = None) -> None:
+    """Store other arrays, and other words where they are given, with sums and digest that fit them."""
     stream = io.BytesIO()
     np.savez(stream, **arrays)
     (place / "model.npz").write_bytes(stream.getvalue())
-    content = json.loads((place / "model.json").read_text("utf-8"))
-    content["sha256"]["model.npz"] = linear._sha(place / "model.npz")
+    content = content or json.loads((place / "model.json").read_text("utf-8"))
+    content["sha256"]["model.npz"] = calibrated._sha(place / "model.npz")
     content["digest"] = storage.digest(content)
     (place / "model.json").write_text(json.dumps(content), "utf-8")
 
@@ -115,23 +118,23 @@ def test_arrays_that_are_no_model_are_refused(folder: Path, tmp_path: Path, what
     }.get(what, {})
     if what == "missing":
         del arrays["weights"]
-    _again(place, arrays)
+    again(place, arrays)
     with pytest.raises(BadInputError, match=r"model\.npz"):
-        linear.load(place)
+        calibrated.load(place)
 
 
 def test_a_missing_file_and_another_version_are_told(folder: Path, tmp_path: Path) -> None:
     place = _changed(folder, tmp_path)
     (place / "model.npz").unlink()
     with pytest.raises(MissingInputError):
-        linear.load(place)
+        calibrated.load(place)
     content = json.loads((place / "model.json").read_text("utf-8")) | {"format_version": 99}
     (place / "model.json").write_text(json.dumps(content), "utf-8")
     with pytest.raises(BadInputError, match="format_version is 99"):
-        linear.load(place)
+        calibrated.load(place)
 
 
-def test_reasons_sum_to_the_decision(trained: LinearPredictor, cohort: Cohort) -> None:
+def test_reasons_sum_to_the_decision(trained: Predictor, cohort: Cohort) -> None:
     grid = brain_grid(3)
     for scan in cohort.lesions[:6]:
         decision = additive.decisions(trained.model, scan[None], grid.data, grid.affine)[0]
@@ -161,7 +164,7 @@ def test_places_cover_the_brain_once_and_hold_what_they_are_called() -> None:
     assert 20 < litres["brainstem"] < 80 and 90 < litres["cerebellum"] < 260 and 90 < litres["temporal lobe"] < 420
 
 
-def test_lesions_drawn_in_one_place_are_told_of_that_place(trained: LinearPredictor) -> None:
+def test_lesions_drawn_in_one_place_are_told_of_that_place(trained: Predictor) -> None:
     grid = brain_grid(3)
     left = halves(grid.data, grid.affine)["left"]
     scan = explanation.template_places()["brainstem"] & left
@@ -170,8 +173,8 @@ def test_lesions_drawn_in_one_place_are_told_of_that_place(trained: LinearPredic
     assert max(others) == 0 and found.places["brainstem, left"] != 0
 
 
-def test_probability_and_sets_come_from_the_stored_calibration(trained: LinearPredictor, folder: Path) -> None:
-    found = linear.load(folder)
+def test_probability_and_sets_come_from_the_stored_calibration(trained: Predictor, folder: Path) -> None:
+    found = calibrated.load(folder)
     values = np.linspace(-2, 2, 9)
     np.testing.assert_array_equal(
         calibration.probability(found.calibration, values), calibration.probability(trained.calibration, values)
@@ -180,7 +183,7 @@ def test_probability_and_sets_come_from_the_stored_calibration(trained: LinearPr
         replace(found, coverage=1.5)
 
 
-def test_a_training_scan_is_its_own_nearest_and_none_is_far(trained: LinearPredictor, cohort: Cohort) -> None:
+def test_a_training_scan_is_its_own_nearest_and_none_is_far(trained: Predictor, cohort: Cohort) -> None:
     seen, positive = trained.seen, trained.calibration.positive
     row = int(np.flatnonzero(cohort.lesions.any(axis=1))[0])
     found = neighbours.nearest(seen.sketches[row], seen.sketches, positive, seen.scans)

@@ -1,7 +1,11 @@
-"""The recommended recipe's model on disk: words in ``model.json``, numbers in ``model.npz``; neither is trusted.
+"""A calibrated model on disk: words in ``model.json``, numbers in ``model.npz``; neither is trusted.
 
-Equal models are equal bytes. ``model.npz`` holds the weights of all kinds one after the other, the calibration's
-out-of-fold values, and coarse sketches of the training scans' lesion maps: who passes the model on passes those on.
+Linear models are those of the recommended recipe and of rivals: a linear machine on the voxels of masks has features of
+width 0, not folded, since of 0 and 1 the square root is themselves, and one on the volume alone has no features. The
+others are trees on regional loads.
+
+Equal models are equal bytes. ``model.npz`` holds the model's own arrays, the calibration's out-of-fold values, and
+coarse sketches of the training scans' lesion maps: who passes the model on passes those on.
 """
 
 from __future__ import annotations
@@ -16,18 +20,16 @@ import numpy as np
 from bids_app import __version__
 from bids_app.errors import BadInputError, BidsAppError, MissingInputError
 from bids_app.files import arrays, formats
-from bids_app.image.atlas import brain_grid
-from bids_app.model import norms, storage
-from bids_app.recommended.features import projection
+from bids_app.model import forms, norms, storage
 from bids_app.records.cohort import Threshold
+from bids_app.records.fitted import MapModel
 from bids_app.records.need import need
-from bids_app.records.recommended import Calibration, Kind, LinearModel, Purpose, Seen, Setting
-from bids_app.records.results import LinearPredictor, StoredLinear
+from bids_app.records.recommended import Calibration, Purpose, Seen
+from bids_app.records.results import Predictor, StoredPredictor
 
-KIND, FORMAT = "linear", 1
+FORMAT = 1
 ARRAYS = "model.npz"
-_ARRAYS = {
-    "weights": "<f8",
+_ARRAYS = {  # besides the model's own
     "decisions": "<f8",
     "positive": "|b1",
     "lesion_free": "|b1",
@@ -37,17 +39,11 @@ _ARRAYS = {
 _AGAIN = "train the model again with this version, or copy the folder again"
 
 
-def is_linear(folder: Path) -> bool:
-    """Return whether the model in a folder is of this kind, by its own word."""
-    path = folder / "model.json"
-    return path.exists() and path.stat().st_size <= storage.MOST_BYTES and formats.read_json(path).get("kind") == KIND
-
-
-def save(stored: LinearPredictor, folder: Path, training: Mapping[str, object]) -> StoredLinear:
+def save(stored: Predictor, folder: Path, training: Mapping[str, object]) -> StoredPredictor:
     """Write a model, and return it as `load` would; ``training`` says what should be known of the training data."""
-    model, by, levels = stored.model, stored.calibration, stored.purpose.levels
+    own, by, levels = forms.written(stored.model), stored.calibration, stored.purpose.levels
     numbers = {
-        "weights": np.concatenate(model.weights).astype("<f8"),
+        **own.arrays,
         "decisions": by.decisions,
         "positive": by.positive,
         "lesion_free": by.lesion_free,
@@ -58,21 +54,17 @@ def save(stored: LinearPredictor, folder: Path, training: Mapping[str, object]) 
     norm = norms.save(stored.purpose.norm, folder)
     content = {
         "Description": f"{levels[0]} against {levels[1]} by lesions on FLAIR; research software, no medical device",
-        "kind": KIND,
+        "kind": own.kind,
         "format_version": FORMAT,
         "bids_app": __version__,
-        "protocol": "recommended",
+        "protocol": stored.protocol,
         "levels": {"positive": levels[0], "negative": levels[1]},
-        "decision": "sum_k weights_k . sqrt(A_k m) + volume log(1 + sum m) + intercept of a lesion map m, A_k being "
-        "smoothing and folding; positive if at least 0",
+        "decision": forms.DECISION[own.kind],
         "lesion_map": stored.purpose.lesion_map,
         "threshold_rule": storage.RULE,
         "threshold": vars(stored.purpose.threshold),
         "grid": storage.grid_of_models(),
-        "kinds": [each._asdict() for each in model.kinds],
-        "settings": [{**each._asdict(), "kind": each.kind._asdict()} for each in model.settings],
-        "volume": model.volume,
-        "intercept": model.intercept,
+        **own.words,
         "calibration": {key: getattr(by, key) for key in ("at_zero", "slope", "offset", "prevalence")},
         "prevalence": stored.prevalence,
         "coverage": stored.coverage,
@@ -85,7 +77,7 @@ def save(stored: LinearPredictor, folder: Path, training: Mapping[str, object]) 
     return load(folder)
 
 
-def load(folder: Path) -> StoredLinear:
+def load(folder: Path) -> StoredPredictor:
     """Return a stored model.
 
     Raises
@@ -97,7 +89,7 @@ def load(folder: Path) -> StoredLinear:
         than a model's, or of other types.
     """
     path = folder / "model.json"
-    content = formats.read_json(path)
+    content = storage.words(folder)
     try:
         storage.check_words(content, path, FORMAT)
         return _assemble(content, folder)
@@ -108,7 +100,7 @@ def load(folder: Path) -> StoredLinear:
         raise BadInputError(what, path, _AGAIN) from error
 
 
-def _assemble(content: dict[str, Any], folder: Path) -> StoredLinear:
+def _assemble(content: dict[str, Any], folder: Path) -> StoredPredictor:
     path = folder / "model.json"
     files = {ARRAYS, *((norms.FILE,) if "norm" in content else ())}
     if content["digest"] != storage.digest(content) or set(content["sha256"]) != files:
@@ -116,21 +108,17 @@ def _assemble(content: dict[str, Any], folder: Path) -> StoredLinear:
     for name, sha in content["sha256"].items():
         if _sha(folder / name) != sha:
             raise BadInputError("was changed after it was written (SHA-256)", folder / name, _AGAIN)
-    kinds = tuple(_kind(each) for each in content["kinds"])
-    grid = brain_grid(3)
-    sizes = [int(projection(grid.data, grid.affine, kind).inside.sum()) for kind in kinds]
-    numbers = _unpacked(folder / ARRAYS, sum(sizes))
-    settings = tuple(Setting(**{**each, "kind": _kind(each["kind"])}) for each in content["settings"])
-    weights = tuple(np.split(numbers["weights"], np.cumsum(sizes)[:-1]))
-    model = LinearModel(kinds, weights, float(content["volume"]), float(content["intercept"]), settings)
+    numbers = _unpacked(folder / ARRAYS, content["kind"])
+    model = _of_form(content, numbers, folder / ARRAYS)
     about = {key: float(value) for key, value in content["calibration"].items()}
     by = Calibration(
         numbers["decisions"], numbers["positive"], numbers["lesion_free"], numbers["scan_weights"], **about
     )
     seen = Seen(tuple(content["training"]["scans"]), numbers["sketches"], float(content["training"]["farthest"]))
     need(len(seen.scans) == len(by.decisions), "each training scan needs a name")
-    need(bool(np.isfinite([model.volume, model.intercept, *about.values()]).all()), "numbers must be finite")
-    return StoredLinear(
+    need(bool(np.isfinite(list(about.values())).all()), "numbers must be finite")
+    return StoredPredictor(
+        content["protocol"],
         model,
         by,
         seen,
@@ -147,18 +135,22 @@ def _assemble(content: dict[str, Any], folder: Path) -> StoredLinear:
     )
 
 
-def _kind(words: Mapping[str, Any]) -> Kind:
-    return Kind(float(words["fwhm"]), bool(words["folded"]))
+def _of_form(content: dict[str, Any], numbers: dict[str, np.ndarray], path: Path) -> MapModel:
+    """Return the model itself; what is wrong with it is wrong with the file of arrays."""
+    try:
+        return forms.read(content["kind"], content, numbers)
+    except BadInputError as error:
+        raise BadInputError(f"does not fit model.json ({error})", path, _AGAIN) from error
 
 
-def _unpacked(path: Path, total: int) -> dict[str, np.ndarray]:
-    """Return the arrays after comparing names, types and sizes with what the model needs."""
+def _unpacked(path: Path, kind: str) -> dict[str, np.ndarray]:
+    """Return the arrays after comparing names, types and sizes with what a model of the kind needs."""
     found = arrays.unpack(path)
-    if {name: each.dtype.str for name, each in found.items()} != _ARRAYS:
+    if {name: each.dtype.str for name, each in found.items()} != forms.ARRAYS[kind] | _ARRAYS:
         raise BadInputError("holds other arrays than a model's", path, _AGAIN)
     n = found["decisions"].size
-    wanted = {"weights": (total,), "sketches": (n, found["sketches"].shape[-1])}
-    if any(each.shape != wanted.get(name, (n,)) for name, each in found.items()):
+    wanted = {name: (n,) for name in _ARRAYS} | {"sketches": (n, found["sketches"].shape[-1])}
+    if any(found[name].shape != shape for name, shape in wanted.items()):
         raise BadInputError("shapes of its arrays do not fit each other", path, _AGAIN)
     if not all(np.isfinite(each).all() for each in found.values()):
         raise BadInputError("an array holds undefined numbers", path, _AGAIN)
