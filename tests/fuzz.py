@@ -198,7 +198,7 @@ def read_model(folder: Path) -> object:
         try:
             content = json.loads(kept)
             content["sha256"] = {name: storage._sha(folder / name) for name in content["sha256"]}
-            content["digest"] = storage._digest(content)
+            content["digest"] = storage.digest(content)
             path.write_text(json.dumps(content))
         except (ValueError, TypeError, KeyError, AttributeError, OSError):
             path.write_bytes(kept)
