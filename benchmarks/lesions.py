@@ -140,14 +140,15 @@ def measured(case: Any, weights: Path | None, norm: Any, inverse: str) -> Iterat
     path = weights / f"lesions-without-{case.patient.removeprefix('patient')}.onnx" if weights else None
     held_out = path is not None and path.is_file()
     net = network(path.read_bytes()) if path is not None and held_out else lesion_network()
-    priors, published = priors_of(case), lesion.lesions(case.grid, THRESHOLD, case.brain)
+    priors, where = priors_of(case), possible(case)
+    published = lesion.lesions(case.grid, THRESHOLD, case.brain)
     over = normative.over_norm(case.grid, case.brain, priors, inverse, norm)
-    by_norm = normative.lesions(over, case.grid, possible(case), priors, inverse, norm)[0]
+    by_norm = normative.lesions(over, case.grid, where, priors, inverse, norm)[0]
     alone = find_lesions(case.grid, priors, case.brain, net)
-    soft = joint.joint(alone, over, possible(case))
+    soft = joint.joint(alone, over, where)
     maps = {
         "published": published,
-        "cleaned": lesion.whole(published & possible(case), case.grid.voxel_ml, case.wm),
+        "cleaned": lesion.whole(published & where, case.grid.voxel_ml, case.wm),
         "normative": by_norm,
         "network": joint.lesions(soft),
         **{f"network, {cut}": normative.with_seed(soft > cut, soft >= joint.SEED) for cut in LOWER},

@@ -25,7 +25,7 @@ ROOMS: dict[str, tuple[str, ...]] = {  # folder: its modules, both in order; "" 
     ),
     "rivals": ("chosen", "voxels", "loads", "trees", "clinical", "belief", "volumes", "cnn", "several"),
     "cohort": ("covariates", "labels", "selected", "remade", "lesion_maps", "beliefs", "ratings"),
-    "model": ("norms", "storage", "deciding", "forms", "calibrated", "stored", "explanation", "prediction"),
+    "model": ("seal", "norms", "storage", "deciding", "forms", "calibrated", "stored", "explanation", "prediction"),
     "drawing": (
         "slices",
         "scan_panels",

@@ -33,7 +33,7 @@ from bids_app.files import formats
 from bids_app.image import intake
 from bids_app.image.geometry import canonical, centred
 from bids_app.learning.classifier import decide
-from bids_app.model import storage
+from bids_app.model import seal, storage
 from bids_app.records.cohort import Model, Threshold
 from bids_app.records.recommended import Purpose
 
@@ -197,10 +197,10 @@ def read_model(folder: Path) -> object:
     if len(kept) % 2:
         try:
             content = json.loads(kept)
-            content["sha256"] = {name: storage._sha(folder / name) for name in content["sha256"]}
-            content["digest"] = storage.digest(content)
+            content["sha256"] = {name: seal.file_digest(folder / name) for name in content["sha256"]}
+            content["digest"] = seal.digest(content)
             path.write_text(json.dumps(content))
-        except (ValueError, TypeError, KeyError, AttributeError, OSError):
+        except (ValueError, TypeError, KeyError, OSError):
             path.write_bytes(kept)
     try:
         stored = storage.load(folder)

@@ -16,7 +16,7 @@ import pytest
 from bids_app.errors import BadInputError, MissingInputError
 from bids_app.image.atlas import brain_grid
 from bids_app.lesions.places import DEFINITIONS, halves
-from bids_app.model import calibrated, explanation, storage
+from bids_app.model import calibrated, explanation, seal
 from bids_app.model.stored import find
 from bids_app.phantom.cohort import draw_cohort, sites
 from bids_app.recommended import calibration, machine, neighbours
@@ -100,8 +100,8 @@ def again(place: Path, arrays: dict[str, np.ndarray], content: dict[str, Any] | 
     np.savez(stream, **arrays)
     (place / "model.npz").write_bytes(stream.getvalue())
     content = content or json.loads((place / "model.json").read_text("utf-8"))
-    content["sha256"]["model.npz"] = calibrated._sha(place / "model.npz")
-    content["digest"] = storage.digest(content)
+    content["sha256"]["model.npz"] = seal.file_digest(place / "model.npz")
+    content["digest"] = seal.digest(content)
     (place / "model.json").write_text(json.dumps(content), "utf-8")
 
 

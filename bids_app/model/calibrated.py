@@ -10,7 +10,6 @@ coarse sketches of the training scans' lesion maps: who passes the model on pass
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,9 +17,9 @@ from typing import Any
 import numpy as np
 
 from bids_app import __version__
-from bids_app.errors import BadInputError, BidsAppError, MissingInputError
+from bids_app.errors import BadInputError
 from bids_app.files import arrays, formats
-from bids_app.model import forms, norms, storage
+from bids_app.model import forms, norms, seal
 from bids_app.records.cohort import Threshold
 from bids_app.records.fitted import MapModel
 from bids_app.records.need import need
@@ -36,7 +35,6 @@ _ARRAYS = {  # besides the model's own
     "scan_weights": "<f8",
     "sketches": "<f4",
 }
-_AGAIN = "train the model again with this version, or copy the folder again"
 
 
 def save(stored: Predictor, folder: Path, training: Mapping[str, object]) -> StoredPredictor:
@@ -61,19 +59,19 @@ def save(stored: Predictor, folder: Path, training: Mapping[str, object]) -> Sto
         "levels": {"positive": levels[0], "negative": levels[1]},
         "decision": forms.DECISION[own.kind],
         "lesion_map": stored.purpose.lesion_map,
-        "threshold_rule": storage.RULE,
+        "threshold_rule": seal.RULE,
         "threshold": vars(stored.purpose.threshold),
-        "grid": storage.grid_of_models(),
+        "grid": seal.grid_of_models(),
         **own.words,
         "calibration": {key: getattr(by, key) for key in ("at_zero", "slope", "offset", "prevalence")},
         "prevalence": stored.prevalence,
         "coverage": stored.coverage,
         "training": {**training, "farthest": stored.seen.farthest, "scans": list(stored.seen.scans)},
-        "sha256": {name: _sha(folder / name) for name in (ARRAYS, *norms.files(stored.purpose.norm))},
+        "sha256": {name: seal.file_digest(folder / name) for name in (ARRAYS, *norms.files(stored.purpose.norm))},
         **norm,
     }
     content = formats.plain(content)
-    formats.write_json(folder / "model.json", {"digest": storage.digest(content), **content})
+    formats.write_json(folder / "model.json", {"digest": seal.digest(content), **content})
     return load(folder)
 
 
@@ -88,26 +86,17 @@ def load(folder: Path) -> StoredPredictor:
         Another version or grid; files that are broken, contradict each other or were changed; arrays that are larger
         than a model's, or of other types.
     """
-    path = folder / "model.json"
-    content = storage.words(folder)
-    try:
-        storage.check_words(content, path, FORMAT)
-        return _assemble(content, folder)
-    except BidsAppError:
-        raise
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-        what = f"a field is missing or of the wrong kind ({type(error).__name__}: {error})"
-        raise BadInputError(what, path, _AGAIN) from error
+    return seal.read(folder, FORMAT, _assemble)
 
 
 def _assemble(content: dict[str, Any], folder: Path) -> StoredPredictor:
     path = folder / "model.json"
     files = {ARRAYS, *((norms.FILE,) if "norm" in content else ())}
-    if content["digest"] != storage.digest(content) or set(content["sha256"]) != files:
-        raise BadInputError("was changed after it was written (digest)", path, _AGAIN)
+    if content["digest"] != seal.digest(content) or set(content["sha256"]) != files:
+        raise BadInputError("was changed after it was written (digest)", path, seal.AGAIN)
     for name, sha in content["sha256"].items():
-        if _sha(folder / name) != sha:
-            raise BadInputError("was changed after it was written (SHA-256)", folder / name, _AGAIN)
+        if seal.file_digest(folder / name) != sha:
+            raise BadInputError("was changed after it was written (SHA-256)", folder / name, seal.AGAIN)
     numbers = _unpacked(folder / ARRAYS, content["kind"])
     model = _of_form(content, numbers, folder / ARRAYS)
     about = {key: float(value) for key, value in content["calibration"].items()}
@@ -140,24 +129,18 @@ def _of_form(content: dict[str, Any], numbers: dict[str, np.ndarray], path: Path
     try:
         return forms.read(content["kind"], content, numbers)
     except BadInputError as error:
-        raise BadInputError(f"does not fit model.json ({error})", path, _AGAIN) from error
+        raise BadInputError(f"does not fit model.json ({error})", path, seal.AGAIN) from error
 
 
 def _unpacked(path: Path, kind: str) -> dict[str, np.ndarray]:
     """Return the arrays after comparing names, types and sizes with what a model of the kind needs."""
     found = arrays.unpack(path)
     if {name: each.dtype.str for name, each in found.items()} != forms.ARRAYS[kind] | _ARRAYS:
-        raise BadInputError("holds other arrays than a model's", path, _AGAIN)
+        raise BadInputError("holds other arrays than a model's", path, seal.AGAIN)
     n = found["decisions"].size
     wanted = {name: (n,) for name in _ARRAYS} | {"sketches": (n, found["sketches"].shape[-1])}
     if any(found[name].shape != shape for name, shape in wanted.items()):
-        raise BadInputError("shapes of its arrays do not fit each other", path, _AGAIN)
+        raise BadInputError("shapes of its arrays do not fit each other", path, seal.AGAIN)
     if not all(np.isfinite(each).all() for each in found.values()):
-        raise BadInputError("an array holds undefined numbers", path, _AGAIN)
+        raise BadInputError("an array holds undefined numbers", path, seal.AGAIN)
     return found
-
-
-def _sha(path: Path) -> str:
-    if not path.exists():
-        raise MissingInputError("no such file", path, "copy the model's folder again")
-    return hashlib.sha256(path.read_bytes()).hexdigest()

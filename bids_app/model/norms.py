@@ -15,11 +15,11 @@ import numpy as np
 from bids_app.errors import BadInputError
 from bids_app.files import arrays, formats
 from bids_app.image.atlas import brain_grid
+from bids_app.model import seal
 from bids_app.records.lesions import CohortNorm
 
 FILE = "norm.npz"
 RULE = "normalised belief over the median of the training participants at its place, as bids_app.lesions.cohort_norm"
-_AGAIN = "train the model again with this version, or copy the folder again"
 
 
 def files(norm: CohortNorm | None) -> tuple[str, ...]:
@@ -48,9 +48,9 @@ def load(content: Mapping[str, Any], folder: Path) -> CohortNorm | None:
         return None
     about, path = content["norm"], folder / FILE
     if about["rule"] != RULE:
-        raise BadInputError(f"the norm's rule is {about['rule']!r}, not {RULE!r}", folder / "model.json", _AGAIN)
+        raise BadInputError(f"the norm's rule is {about['rule']!r}, not {RULE!r}", folder / "model.json", seal.AGAIN)
     found, shape = arrays.unpack(path), (int(brain_grid(3).data.sum()),)
     kinds = {name: (each.dtype.str, each.shape) for name, each in found.items()}
     if kinds != {"centre": ("<f4", shape), "known": ("|b1", shape)} or not np.isfinite(found["centre"]).all():
-        raise BadInputError("holds other arrays than a norm's", path, _AGAIN)
+        raise BadInputError("holds other arrays than a norm's", path, seal.AGAIN)
     return CohortNorm(found["centre"], found["known"], int(about["participants"]))

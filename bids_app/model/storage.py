@@ -8,8 +8,6 @@ and ``decision = sum_i coef_i exp(-gamma |sv_i - x|^2) - rho``. Equal models are
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,24 +15,22 @@ from typing import Any
 import numpy as np
 
 from bids_app import __version__
-from bids_app.bids.names import SPACE, group_output
-from bids_app.errors import BadInputError, BidsAppError, MissingInputError
+from bids_app.bids.names import group_output
+from bids_app.errors import BadInputError
 from bids_app.files import arrays as npz
 from bids_app.files import formats
 from bids_app.image.atlas import brain_grid, on_grid
 from bids_app.learning.classifier import decide, squared_distances
-from bids_app.model import norms
+from bids_app.model import norms, seal
 from bids_app.records.cohort import Model, Threshold
 from bids_app.records.recommended import Purpose
 from bids_app.records.results import StoredModel
 
 FORMAT = 2  # 1 held its arrays in the format of skops
-RULE = "belief > threshold inside the brain mask; normalised to 3 mm, linear; lesion where at least 0.5"
 ARRAYS = "arrays.npz"
 MASK = Path(group_output("selected", evaluation="")).name
 FILES = (ARRAYS, "model.libsvm", MASK)  # beside model.json
 QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
-MOST_BYTES = 512 << 20  # of the JSON
 _KINDS = {
     "support": np.uint8,
     "patterns": np.uint8,
@@ -42,7 +38,6 @@ _KINDS = {
     "parameters": np.float64,
     "voxels": np.int64,
 }
-_AGAIN = "train the model again with this version, or copy the folder again"
 
 
 def save(
@@ -89,21 +84,21 @@ def save(
         "levels": {"positive": levels[0], "negative": levels[1]},
         "decision": "sum_i dual_coef_i exp(-gamma |support_i - x|^2) + intercept; positive if at least 0",
         "lesion_map": purpose.lesion_map,
-        "threshold_rule": RULE,
+        "threshold_rule": seal.RULE,
         "threshold": vars(purpose.threshold),
-        "grid": grid_of_models(),
+        "grid": seal.grid_of_models(),
         "C": model.C,
         "gamma": model.gamma,
         "intercept": model.intercept,
         "n_support": len(model.support),
         "n_voxels": n,
         "training": {**training, **_reference(model, train_lesions)},
-        "sha256": {name: _sha(folder / name) for name in (*FILES, *norms.files(purpose.norm))},
+        "sha256": {name: seal.file_digest(folder / name) for name in (*FILES, *norms.files(purpose.norm))},
         **norm,
         "voxels": model.voxels,
     }
     content = formats.plain(content)
-    formats.write_json(folder / "model.json", {"digest": digest(content), **content})
+    formats.write_json(folder / "model.json", {"digest": seal.digest(content), **content})
     return load(folder)
 
 
@@ -118,30 +113,7 @@ def load(folder: Path) -> StoredModel:
         Another version, grid or threshold rule; files that are broken, contradict each other or were changed;
         a file of arrays that claims more than it holds, or holds anything else.
     """
-    path, content = folder / "model.json", words(folder)
-    try:
-        check_words(content, path, FORMAT)
-        stored = _assemble(content, folder)
-    except BidsAppError:
-        raise
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-        what = f"a field is missing or of the wrong kind ({type(error).__name__}: {error})"
-        raise BadInputError(what, path, _AGAIN) from error
-    return stored
-
-
-def words(folder: Path) -> dict[str, Any]:
-    """Return what a model's JSON says, unchecked.
-
-    Raises
-    ------
-    MissingInputError, BadInputError
-        It is not there; it is larger than any model's, or no JSON.
-    """
-    path = folder / "model.json"
-    if path.exists() and path.stat().st_size > MOST_BYTES:
-        raise BadInputError("is larger than any model", path, _AGAIN)
-    return formats.read_json(path)
+    return seal.read(folder, FORMAT, _assemble)
 
 
 def libsvm_text(model: Model) -> str:
@@ -189,51 +161,10 @@ def _reference(model: Model, lesions: np.ndarray) -> dict[str, object]:
     }
 
 
-def grid_of_models() -> dict[str, object]:
-    """Return what a model says of the grid that it is on."""
-    grid = brain_grid(3)
-    return {
-        "space": SPACE,
-        "resolution_mm": 3,
-        "shape": list(grid.data.shape),
-        "affine": grid.affine.tolist(),
-        "brain_voxels": int(grid.data.sum()),
-        "brain_sha256": hashlib.sha256(np.packbits(grid.data).tobytes()).hexdigest(),
-    }
-
-
 def _mask(voxels: np.ndarray) -> np.ndarray:
     inside = np.zeros(int(brain_grid(3).data.sum()), dtype=bool)
     inside[voxels] = True
     return on_grid(inside).data
-
-
-def _sha(path: Path) -> str:
-    if not path.exists():
-        raise MissingInputError("no such file", path, "copy the model's folder again")
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def digest(content: Mapping[str, Any]) -> str:
-    """Return the SHA-256 of a model's words, but for the digest itself."""
-    rest = {key: value for key, value in content.items() if key != "digest"}
-    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
-
-
-def check_words(content: dict[str, Any], path: Path, version: int) -> None:
-    """Refuse what this version cannot use: format, version, threshold rule, grid."""
-    found = content["format_version"]
-    if found != version:
-        older = isinstance(found, int) and found < version
-        remedy = "run the group level again: it makes the model anew" if older else _AGAIN
-        raise BadInputError(f"format_version is {found}, this version reads {version}", path, remedy)
-    if str(content["bids_app"]).split(".")[:2] != __version__.split(".")[:2]:
-        raise BadInputError(f"made by bids_app {content['bids_app']}, this is {__version__}", path, _AGAIN)
-    if content["threshold_rule"] != RULE:
-        raise BadInputError(f"threshold_rule is {content['threshold_rule']!r}, not {RULE!r}", path, _AGAIN)
-    if content["grid"] != grid_of_models():
-        different = [key for key, value in grid_of_models().items() if content["grid"].get(key) != value]
-        raise BadInputError(f"another grid ({', '.join(different) or 'more fields'})", path, _AGAIN)
 
 
 def _assemble(content: dict[str, Any], folder: Path) -> StoredModel:
@@ -242,20 +173,20 @@ def _assemble(content: dict[str, Any], folder: Path) -> StoredModel:
     voxels = np.array(content["voxels"])
     total = content["grid"]["brain_voxels"]
     if voxels.ndim != 1 or voxels.dtype != np.int64 or not voxels.size or voxels.min() < 0 or voxels.max() >= total:
-        raise BadInputError(f"voxels must be whole numbers from 0 to {total - 1}", path, _AGAIN)
+        raise BadInputError(f"voxels must be whole numbers from 0 to {total - 1}", path, seal.AGAIN)
     if len(set(content["voxels"])) != len(voxels) or content["n_voxels"] != len(voxels):
-        raise BadInputError("voxels are not n_voxels different ones", path, _AGAIN)
+        raise BadInputError("voxels are not n_voxels different ones", path, seal.AGAIN)
     _check_mask(folder / MASK, voxels)
     model, patterns = _from_arrays(npz.unpack(folder / ARRAYS), folder / ARRAYS)
     said = (content["C"], content["gamma"], content["intercept"], content["n_support"])
     if (model.C, model.gamma, model.intercept, len(model.support)) != said or not np.array_equal(model.voxels, voxels):
-        raise BadInputError("disagrees with model.json (C, gamma, intercept or voxels)", folder / ARRAYS, _AGAIN)
+        raise BadInputError("disagrees with model.json (C, gamma, intercept or voxels)", folder / ARRAYS, seal.AGAIN)
     files = (*FILES, *((norms.FILE,) if "norm" in content else ()))
     for name, sha in content["sha256"].items():
-        if name not in files or _sha(folder / name) != sha:
-            raise BadInputError("was changed after it was written (SHA-256)", folder / name, _AGAIN)
-    if content["digest"] != digest(content) or len(content["sha256"]) != len(files):
-        raise BadInputError("was changed after it was written (digest)", path, _AGAIN)
+        if name not in files or seal.file_digest(folder / name) != sha:
+            raise BadInputError("was changed after it was written (SHA-256)", folder / name, seal.AGAIN)
+    if content["digest"] != seal.digest(content) or len(content["sha256"]) != len(files):
+        raise BadInputError("was changed after it was written (digest)", path, seal.AGAIN)
     levels = content["levels"]["positive"], content["levels"]["negative"]
     threshold = Threshold(**content["threshold"])
     return StoredModel(
@@ -273,9 +204,9 @@ def _check_mask(path: Path, voxels: np.ndarray) -> None:
     grid = brain_grid(3)
     image = formats.open_nifti(path)
     if image.shape != grid.data.shape or not np.allclose(image.affine, grid.affine, rtol=0, atol=1e-3):
-        raise BadInputError("lies on another grid", path, _AGAIN)
+        raise BadInputError("lies on another grid", path, seal.AGAIN)
     if not np.array_equal(formats.read_nifti(path)[0], _mask(voxels)):
-        raise BadInputError("disagrees with the voxels in model.json", path, _AGAIN)
+        raise BadInputError("disagrees with the voxels in model.json", path, seal.AGAIN)
 
 
 def _to_arrays(model: Model, patterns: np.ndarray) -> dict[str, np.ndarray]:
@@ -291,15 +222,17 @@ def _to_arrays(model: Model, patterns: np.ndarray) -> dict[str, np.ndarray]:
 def _from_arrays(arrays: dict[str, np.ndarray], path: Path) -> tuple[Model, np.ndarray]:
     """Return model and training patterns; the inverse of `_to_arrays`."""
     if set(arrays) != set(_KINDS):
-        raise BadInputError(f"arrays are {', '.join(sorted(arrays))}, not {', '.join(sorted(_KINDS))}", path, _AGAIN)
+        raise BadInputError(
+            f"arrays are {', '.join(sorted(arrays))}, not {', '.join(sorted(_KINDS))}", path, seal.AGAIN
+        )
     for name, kind in _KINDS.items():
         ndim = 2 if kind == np.uint8 else 1
         if arrays[name].dtype != kind or arrays[name].ndim != ndim or not np.isfinite(arrays[name]).all():
-            raise BadInputError(f"array {name} is not {ndim}D, finite {kind.__name__}", path, _AGAIN)
+            raise BadInputError(f"array {name} is not {ndim}D, finite {kind.__name__}", path, seal.AGAIN)
     n = len(arrays["voxels"])
     wide = {arrays[name].shape[1] for name in ("support", "patterns")}
     if wide != {-(-n // 8)} or len(arrays["support"]) != len(arrays["dual_coef"]) or arrays["parameters"].shape != (3,):
-        raise BadInputError("shapes of its arrays do not fit each other", path, _AGAIN)
+        raise BadInputError("shapes of its arrays do not fit each other", path, seal.AGAIN)
     support, patterns = (np.unpackbits(arrays[name], axis=1, count=n).astype(bool) for name in ("support", "patterns"))
     C, gamma, intercept = (float(value) for value in arrays["parameters"])
     return Model(arrays["voxels"], support, arrays["dual_coef"], intercept, C, gamma), patterns

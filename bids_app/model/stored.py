@@ -7,7 +7,7 @@ from pathlib import Path
 
 from bids_app.bids.names import group_output
 from bids_app.errors import BadInputError, MissingInputError
-from bids_app.model import calibrated, forms, storage
+from bids_app.model import calibrated, forms, seal, storage
 from bids_app.records.results import StoredModel, StoredPredictor
 
 KINDS: tuple[tuple[str | None, Callable[[Path], StoredModel | StoredPredictor]], ...] = (
@@ -27,7 +27,7 @@ def load(path: Path) -> StoredModel | StoredPredictor:
         A kind that this version does not know, or as its kind's own function.
     """
     folder = find(path)
-    kind = storage.words(folder).get("kind")
+    kind = seal.words(folder).get("kind")
     for name, read in KINDS:
         if kind == name:
             return read(folder)
