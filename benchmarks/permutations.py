@@ -1,12 +1,13 @@
-"""Permutations of the nested selection: CPU seconds now and before, and wall seconds by workers.
+"""Permutations of the nested selection: CPU seconds by the coarser search and by the whole, wall seconds by workers.
 
-    python benchmarks/permutations.py [--permutations 2] [--old FOLDER] [--scans 1038] [--cluster]
+    python benchmarks/permutations.py [--permutations 2] [--scans 1038] [--cluster] [--output FILE]
 
 On a made-up cohort of the published size (or with ``--scans`` a smaller one): CPU seconds a permutation of the
-leakage-free and of the recommended recipe, in this process on one thread. ``--old FOLDER`` runs the same permutations
-of the leakage-free recipe with the package of another checkout, an earlier version, and prints the ratio and whether
-the AUC is the same to the last bit. Then the same with 1 and 2 processes, and with ``--cluster`` on a Dask cluster of
-two workers of its own: wall seconds, and whether all values are the same.
+leakage-free recipe, by the coarser search of the permutation test and by the whole search that the nested
+cross-validation makes, and the AUC that either finds with the true labels; the same for the recommended recipe, with
+kernels made once for all permutations and anew for each. All in this process on one thread. Then the test of the
+leakage-free recipe with 1 and 2 processes, and with ``--cluster`` on a Dask cluster of two workers of its own: wall
+seconds, and whether all values are the same.
 """
 
 from __future__ import annotations
@@ -14,93 +15,82 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from bids_app.learning import protocols
 from bids_app.learning.division import permute
-from bids_app.learning.protocols import Plan
+from bids_app.learning.protocols import OuterPart, Plan
+from bids_app.learning.roc import auc_within
 from bids_app.phantom.cohort import draw_cohort
 from bids_app.records.cohort import Cohort, LesionMaps, Threshold
 
 PLAN = Plan(cv_folds=10, refine_limit=64, solver="smo", bootstrap_draws=100, random_seed=0)
 FOLDS, DRAWS = 5, 200
+TIMES = 10  # that the whole search costs at least as much as the coarser
 BUDGET = 120  # CPU seconds of the recommended recipe's DRAWS permutations
 
 
-def main() -> int:
-    """Measure and print; 1 where values differ."""
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure, print and write; 1 where values differ."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--permutations", type=int, default=2)
     parser.add_argument("--scans", type=int, default=1038)
-    parser.add_argument("--old", type=Path, help="a checkout of an earlier version")
     parser.add_argument("--cluster", action="store_true")
-    parser.add_argument("--before", action="store_true", help=argparse.SUPPRESS)
-    args = parser.parse_args()
+    parser.add_argument("--output", type=Path, metavar="FILE", help="write the results as JSON")
+    args = parser.parse_args(argv)
     n_positive = round(0.72 * args.scans)
     people = (max(args.scans // 6, 8), max(args.scans // 11, 8))
     cohort = draw_cohort(n_participants=people, n_scans=(n_positive, args.scans - n_positive), seed=0)
-    if args.before:
-        print(json.dumps(_before(cohort, args.permutations)))
-        return 0
-    wrong = 0
-    values, seconds = _now(cohort, args.permutations)
-    print(f"leakage-free: {seconds:.2f} CPU s a permutation, {seconds * DRAWS:.0f} for {DRAWS}", flush=True)
-    if args.old:
-        words = [sys.executable, "-P", __file__, "--before", "--permutations", str(args.permutations)]
-        env = os.environ | {"PYTHONPATH": str(args.old.resolve())}
-        done = subprocess.run([*words, "--scans", str(args.scans)], env=env, check=True, capture_output=True, text=True)
-        old, its_seconds = json.loads(done.stdout)
-        wrong += old != values
-        print(f"before: {its_seconds:.2f}; {its_seconds / seconds:.2f} times now's; AUC {_same(old == values)}")
-    wrong += _recommended(cohort, args.permutations)
-    wrong += _walls(cohort, args.permutations, args.cluster)
-    return int(wrong > 0)
+    with threadpool_limits(1):
+        found = {
+            "leakage-free": leakage_free(cohort, args.permutations),
+            "recommended": recommended(cohort, args.permutations),
+            "wall": walls(cohort, args.permutations, args.cluster),
+        }
+    if args.output:
+        args.output.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    return int(not all(each["equal"] for each in found.values()))
 
 
-def _before(cohort: Cohort, n: int) -> tuple[list[float], float]:
-    """Return AUC and CPU seconds a permutation as versions without fold tasks did it."""
-    maps_for = _maps(cohort)
+def leakage_free(cohort: Cohort, n: int) -> dict[str, Any]:
+    """Print and return AUC and CPU seconds a permutation by either search."""
     outer = protocols.outer_folds(cohort.positive, cohort.participants, FOLDS, PLAN)
-    place, values = protocols.fold_numbers(outer), []
-    _compile(cohort)
-    start = time.process_time()
-    for seed in range(1, n + 1):
-        labels = permute(cohort.positive, cohort.participants, seed, within=place)
-        values.append(protocols.nested_auc(maps_for, labels, cohort.participants, outer, PLAN))  # type: ignore[attr-defined]
-    return values, (time.process_time() - start) / n
-
-
-def _maps(cohort: Cohort) -> protocols.MapsFor:
-    found = LesionMaps(cohort.lesions, Threshold(0.32, "given"))
-    return lambda rows: found
-
-
-def _compile(cohort: Cohort) -> None:
+    parts, place = [OuterPart.of(cohort.lesions, fold) for fold in outer], protocols.fold_numbers(outer)
+    labels = [permute(cohort.positive, cohort.participants, seed, within=place) for seed in range(1, n + 1)]
     rows = np.flatnonzero(np.arange(len(cohort.positive)) % 7 == 0)
-    protocols.select(cohort.lesions[rows], cohort.positive[rows], cohort.participants[rows], PLAN)
+    protocols.select(cohort.lesions[rows], cohort.positive[rows], cohort.participants[rows], PLAN)  # compiles
+    seconds, auc = {}, {}
+    for name, plan in (("coarser", PLAN.coarser()), ("whole", PLAN)):
+
+        def area(positive: np.ndarray, plan: Plan = plan) -> float:
+            found = [
+                protocols.decide_fold(part, positive[fold.train], cohort.participants[fold.train], plan)[0]
+                for part, fold in zip(parts, outer, strict=True)
+            ]
+            return auc_within(positive, protocols.out_of_fold(found, outer), place).value
+
+        auc[name], start = area(cohort.positive), time.process_time()
+        for each in labels:
+            area(each)
+        seconds[name] = (time.process_time() - start) / n
+    times = seconds["whole"] / seconds["coarser"]
+    verdict = f"{times:.1f} times as much, {'met' if times >= TIMES else 'MISSED'}: at least {TIMES}"
+    print(f"leakage-free: {seconds['coarser']:.2f} CPU s a permutation, {seconds['coarser'] * DRAWS:.0f} for {DRAWS}; "
+          f"by the whole search {seconds['whole']:.2f}, {verdict}", flush=True)  # fmt: skip
+    print(f"AUC with the true labels: {auc['coarser']:.3f}, by the whole search {auc['whole']:.3f}", flush=True)
+    return {"cpu_seconds": seconds, "auc": auc, "times": times, "equal": True}
 
 
-def _now(cohort: Cohort, n: int) -> tuple[list[float], float]:
-    from bids_app.group import permutation
-    from bids_app.machine.parallel import Workers
-
-    _compile(cohort)
-    with tempfile.TemporaryDirectory() as folder:
-        outer = protocols.outer_folds(cohort.positive, cohort.participants, FOLDS, PLAN)
-        start = time.process_time()
-        laid = permutation.lay(_maps(cohort), cohort.positive, cohort.participants, outer, Path(folder))
-        found = permutation.test(laid, 0.5, n, Workers(1), PLAN)
-        return list(found.values), (time.process_time() - start) / n
-
-
-def _recommended(cohort: Cohort, n: int) -> bool:
-    """Print CPU seconds of the recommended recipe's permutations; whether they differ from those fold by fold."""
+def recommended(cohort: Cohort, n: int) -> dict[str, Any]:
+    """Print and return CPU seconds of the recommended recipe's permutations, and whether both ways are equal."""
     from bids_app.image.atlas import brain_grid
     from bids_app.learning.division import folds
     from bids_app.recommended import machine, products, rivals
@@ -129,18 +119,20 @@ def _recommended(cohort: Cohort, n: int) -> bool:
     print(f"recommended: {seconds['dual']:.2f} CPU s a permutation, {seconds['whole']:.2f} each anew, decisions "
           f"{_same(found['dual'] == found['whole'])}; {DRAWS} with {preparing:.0f} CPU s of features: {total:.0f}, "
           f"{'met' if total < BUDGET else 'MISSED'}: below {BUDGET}", flush=True)  # fmt: skip
-    return found["dual"] != found["whole"]
+    equal = found["dual"] == found["whole"]
+    return {"cpu_seconds": seconds, "preparing": preparing, f"cpu_seconds_of_{DRAWS}": total, "equal": equal}
 
 
-def _walls(cohort: Cohort, n: int, cluster: bool) -> bool:
-    """Print wall seconds by workers; whether values differ."""
+def walls(cohort: Cohort, n: int, cluster: bool) -> dict[str, Any]:
+    """Print and return wall seconds by workers, and whether values are equal."""
     from bids_app.group import permutation
     from bids_app.machine.parallel import Workers
 
-    found = {}
+    found, seconds = {}, {}
     with tempfile.TemporaryDirectory() as folder:
         outer = protocols.outer_folds(cohort.positive, cohort.participants, FOLDS, PLAN)
-        laid = permutation.lay(_maps(cohort), cohort.positive, cohort.participants, outer, Path(folder))
+        given = LesionMaps(cohort.lesions, Threshold(0.32, "given"))
+        laid = permutation.lay(lambda rows: given, cohort.positive, cohort.participants, outer, Path(folder))
         ways = {"1 process": Workers(1), "2 processes": Workers(2)}
         if cluster:
             from distributed import LocalCluster
@@ -149,13 +141,13 @@ def _walls(cohort: Cohort, n: int, cluster: bool) -> bool:
             ways["Dask cluster, 2 workers"] = Workers(dask_scheduler=made.scheduler_address)
         for name, workers in ways.items():
             start = time.perf_counter()
-            found[name] = permutation.test(laid, 0.5, n, workers, PLAN).values
-            wall = time.perf_counter() - start
-            print(f"{name}: {wall:.1f} s, values {_same(found[name] == found['1 process'])}", flush=True)
+            found[name] = permutation.test(laid, n, workers, PLAN).values
+            seconds[name] = time.perf_counter() - start
+            print(f"{name}: {seconds[name]:.1f} s, values {_same(found[name] == found['1 process'])}", flush=True)
         if cluster:
             made.close()
     print(f"load of this machine now: {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
-    return len(set(found.values())) > 1
+    return {"seconds": seconds, "load": os.getloadavg()[0], "equal": len(set(found.values())) == 1}
 
 
 def _same(same: bool) -> str:

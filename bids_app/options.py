@@ -142,7 +142,7 @@ class Options:
         **_NATURAL,
     )
     permutations: int = option(
-        "permutations of the labels by participant, each with the entire selection",
+        "permutations of the labels by participant, each with a nested selection, on a coarser grid",
         0,
         **_GROUP,
         **_NATURAL,

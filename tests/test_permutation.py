@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from serial import nested
@@ -51,13 +53,27 @@ def test_folds_on_workers_are_the_serial_result(cohort: Cohort, laid: permutatio
 
 def test_a_permutation_is_the_nested_result_of_permuted_labels(cohort: Cohort, laid: permutation.Laid) -> None:
     n = permutation.SHARE + 1  # two tasks a fold
-    one, two = (permutation.test(laid, 0.6, n, Workers(nprocs), PLAN) for nprocs in (1, 2))
+    one, two = (permutation.test(laid, n, Workers(nprocs), PLAN) for nprocs in (1, 2))
     assert one == two and len(one.values) == n
     place = protocols.fold_numbers(laid.outer)
+    true = nested(_maps(cohort), cohort.positive, cohort.participants, laid.outer, PLAN.coarser())
+    assert true.performance.auc and one.observed == true.performance.auc.value
     for which in (0, n - 1):
         labels = permute(cohort.positive, cohort.participants, PLAN.random_seed + 1 + which, within=place)
-        found = nested(_maps(cohort), labels, cohort.participants, laid.outer, PLAN)
+        found = nested(_maps(cohort), labels, cohort.participants, laid.outer, PLAN.coarser())
         assert found.performance.auc and one.values[which] == found.performance.auc.value
+
+
+def test_a_coarser_plan_tries_less_of_the_same_search(cohort: Cohort) -> None:
+    plan = Plan(cv_folds=10, refine_limit=64, solver="smo", bootstrap_draws=20, random_seed=3)
+    (fine, _), (coarse, _) = (
+        protocols.select(cohort.lesions, cohort.positive, cohort.participants, each)
+        for each in (replace(plan, cv_folds=5), plan.coarser())
+    )
+    same = np.isin(fine.counts, coarse.counts)
+    assert set(coarse.counts) < set(fine.counts) and same.sum() == len(coarse.counts)
+    off = np.abs(coarse.correct - fine.correct[same][:, ::2, ::2])
+    assert off.max() <= 1 and np.count_nonzero(off) <= 0.01 * off.size  # other starts: the solver's tolerance
 
 
 def test_what_is_wrong_in_a_fold_is_said_as_it_is(laid: permutation.Laid) -> None:

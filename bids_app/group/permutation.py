@@ -1,9 +1,12 @@
 """Nested cross-validation of the leakage-free recipe, and its permutation test, fold by fold on the workers.
 
-The permutation test repeats the whole nested selection with labels permuted over participants. Labels change places
-inside the outer folds only. These then stay stratified, and their training parts the same, so that every permutation
-sees the lesion maps of the observed value: those at the threshold of each fold's training part. What does not look at
-labels (maps, their packing, distances on all voxels) is made once a task, for several permutations of one fold.
+The permutation test repeats the nested selection with labels permuted over participants. Labels change places inside
+the outer folds only. These then stay stratified, and their training parts the same, so that every permutation sees the
+lesion maps of the observed value: those at the threshold of each fold's training part. What does not look at labels
+(maps, their packing, distances on all voxels) is made once a task, for several permutations of one fold. Voxels are
+ranked by labels, so kernels cannot be kept from one permutation to the next. Instead the search is a coarser one
+(`protocols.Plan.coarser`), for the true labels and the permuted alike: a permutation test is exact whatever its
+statistic.
 """
 
 from __future__ import annotations
@@ -31,6 +34,7 @@ from bids_app.records.recommended import Permutation
 from bids_app.records.results import Nested
 
 log = logging.getLogger("bids_app")
+STATISTIC = "nested AUC within folds of a coarser search"
 SHARE = 5  # permutations of one fold in a task: few enough that workers end together
 
 
@@ -55,7 +59,7 @@ class _Task(NamedTuple):
 
 
 class _Done(NamedTuple):
-    """Decision values of the fold's test scans and the chosen cell, for each seed in turn."""
+    """Decision values of the fold's test scans and the chosen cell, for each seed in turn, or for the true labels."""
 
     number: int
     seeds: tuple[int, ...]
@@ -91,32 +95,37 @@ def nested(laid: Laid, workers: parallel.Workers, plan: Plan) -> Nested:
     return protocols.assemble(in_order, laid.positive, laid.participants, laid.outer, plan)
 
 
-def test(laid: Laid, auc: float, n: int, workers: parallel.Workers, plan: Plan) -> Permutation:
-    """Permute the labels ``n`` times, with the plan's seed plus 1, 2, ..., and compare with the AUC as it is.
+def test(laid: Laid, n: int, workers: parallel.Workers, plan: Plan) -> Permutation:
+    """Permute the labels ``n`` times, with the plan's seed plus 1, 2, ..., and compare with the labels as they are.
 
     Raises
     ------
     BadInputError
         When permutations were lost with their worker; or as `protocols.decide_fold` raises.
     """
-    quiet = replace(plan, tell=protocols.silent, detail=protocols.silent)  # its progress is its number
+    quiet = replace(plan.coarser(), tell=protocols.silent, detail=protocols.silent)  # its progress is its number
     seeds = range(plan.random_seed + 1, plan.random_seed + 1 + n)
-    shares = [tuple(seeds[start : start + SHARE]) for start in range(0, n, SHARE)]
+    shares: list[tuple[int, ...]] = [(), *(tuple(seeds[start : start + SHARE]) for start in range(0, n, SHARE))]
     tasks = [_Task(laid.folder, k, fold, share, quiet) for share, (k, fold) in product(shares, enumerate(laid.outer))]
     place = protocols.fold_numbers(laid.outer)
-    values: dict[int, dict[int, np.ndarray]] = defaultdict(dict)  # by seed and fold
+    values: dict[int | None, dict[int, np.ndarray]] = defaultdict(dict)  # by seed and fold; None: the true labels
     found: dict[int, float] = {}
+    observed = float("nan")
     for done in told(parallel.run(_tested, tasks, workers, _lost), len(tasks), "permuted folds"):
-        for seed, (decisions, _) in zip(done.seeds, done.found, strict=True):
+        for seed, (decisions, _) in zip(done.seeds or (None,), done.found, strict=True):
             values[seed][done.number] = decisions
-            if len(values[seed]) == len(laid.outer):
-                own = values.pop(seed)
-                labels = permute(laid.positive, laid.participants, seed, within=place)
-                decided = protocols.out_of_fold([own[k] for k in sorted(own)], laid.outer)
-                found[seed] = auc_within(labels, decided, place).value
-                log.info("permutation %d of %d: AUC %.3f", len(found), n, found[seed])
+            if len(values[seed]) < len(laid.outer):
+                continue
+            own = values.pop(seed)
+            decided = protocols.out_of_fold([own[k] for k in sorted(own)], laid.outer)
+            if seed is None:
+                observed = auc_within(laid.positive, decided, place).value
+                continue
+            labels = permute(laid.positive, laid.participants, seed, within=place)
+            found[seed] = auc_within(labels, decided, place).value
+            log.info("permutation %d of %d: AUC %.3f", len(found), n, found[seed])
     every = tuple(found[seed] for seed in sorted(found))
-    return Permutation("nested AUC within folds", auc, permutation_p(auc, every), every)
+    return Permutation(STATISTIC, observed, permutation_p(observed, every), every)
 
 
 def _maps(folder: Path, number: int) -> Path:

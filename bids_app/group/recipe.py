@@ -187,9 +187,7 @@ def _nested(
     found = permutation.nested(laid, workers, plan)
     if not options.permutations:
         return {HONEST: found}, None
-    area = found.performance.auc
-    value = area.value if area else float("nan")
-    return {HONEST: found}, permutation.test(laid, value, options.permutations, workers, plan)
+    return {HONEST: found}, permutation.test(laid, options.permutations, workers, plan)
 
 
 def _cohort(options: Options, labelled: Labelled, evaluation: Evaluation) -> Cohort:

@@ -23,6 +23,8 @@ from bids_app.records.results import Evaluation, HeldOutScores, Nested, Scores, 
 
 PUBLISHED, HONEST = "published", "leakage-free"
 GRID = Grid(tuple(2.0**k for k in range(-3, 6)), tuple(2.0**k for k in range(-3, 6)))  # 0.125 ... 32
+COARSE = Grid(GRID.C[::2], GRID.gamma[::2])
+COARSE_FOLDS = 5
 
 MapsFor = Callable[[np.ndarray], LesionMaps]
 
@@ -35,16 +37,26 @@ def silent(line: str) -> None:
 class Plan:
     """How the selection is made, by the names of the options, and who is told how far it is.
 
-    ``tell`` hears of every outer fold and of the published sweep, ``detail`` of every other sweep.
+    ``tell`` hears of every outer fold and of the published sweep, ``detail`` of every other sweep. Without a
+    ``refine_limit`` no voxel counts between powers of two are tried.
     """
 
     cv_folds: int
-    refine_limit: int
+    refine_limit: int | None
     solver: str
     bootstrap_draws: int
     random_seed: int
     tell: Callable[[str], None] = silent
     detail: Callable[[str], None] = silent
+    grid: Grid = GRID
+
+    def coarser(self) -> Plan:
+        """Return the plan of a search about ten times as fast: powers of two, every second C and gamma, fewer folds."""
+        return replace(self, cv_folds=min(self.cv_folds, COARSE_FOLDS), refine_limit=None, grid=COARSE)
+
+    def between(self, best: int, counts: Sequence[int]) -> tuple[int, ...]:
+        """Return the voxel counts to try about the best of some."""
+        return () if self.refine_limit is None else refine_counts(best, counts, self.refine_limit)
 
 
 @dataclass(frozen=True)
@@ -81,7 +93,7 @@ def published(
     ranking = rank_voxels(sides.train, sides.labels)
 
     def tried(counts: tuple[int, ...]) -> tuple[SweepResult, list[Refit]]:
-        result = sweep(sides.train, sides.labels, folds, counts, GRID, Search(rerank=False, solver=plan.solver,
+        result = sweep(sides.train, sides.labels, folds, counts, plan.grid, Search(rerank=False, solver=plan.solver,
                        progress=plan.tell))  # fmt: skip
         return result, _refitted(sides, ranking, result)
 
@@ -90,7 +102,7 @@ def published(
 
     counts = powers_of_two(maps.lesions.shape[1])
     result, refits = tried(counts)
-    more = refine_counts(refits[best(refits)].cell.n_voxels, counts, plan.refine_limit)
+    more = plan.between(refits[best(refits)].cell.n_voxels, counts)
     if more:
         finer, added = tried(more)
         result, refits = merge(result, finer), sorted([*refits, *added], key=lambda each: each.cell.n_voxels)
@@ -123,11 +135,12 @@ def select(
     folds = make_folds(positive, participants, plan.cv_folds, by="participant", seed=plan.random_seed)
 
     def tried(counts: tuple[int, ...]) -> SweepResult:
-        return sweep(maps, positive, folds, counts, GRID, Search(rerank=True, solver=plan.solver, progress=plan.detail))
+        how = Search(rerank=True, solver=plan.solver, progress=plan.detail)
+        return sweep(maps, positive, folds, counts, plan.grid, how)
 
     counts = powers_of_two(maps.n_voxels)
     result = tried(counts)
-    more = refine_counts(best_count(result).n_voxels, counts, plan.refine_limit)
+    more = plan.between(best_count(result).n_voxels, counts)
     if more:
         result = merge(result, tried(more))
     return result, best_count(result)

@@ -9,6 +9,7 @@ import pandas as pd
 
 from bids_app.files.formats import plain
 from bids_app.learning import measures
+from bids_app.learning.protocols import COARSE_FOLDS
 from bids_app.options import PUBLISHED_THRESHOLD
 from bids_app.records.cohort import Cell, Cohort, Measure, Performance
 from bids_app.records.recommended import Permutation
@@ -297,6 +298,7 @@ def facts(result: GroupResult) -> dict[str, object]:
         "bootstrap": next((m.method for e in result.evaluations.values() for m in e.test.bootstrap.values()), ""),
         "optimism": optimism(result),
         "permutation": _permutation(result.permutation),
+        "coarse_folds": COARSE_FOLDS,
         "raters": sorted({who for each in result.raters.values() for who in each.performance} - {"SVM"}),
         "parameters": dict(result.provenance.parameters),
         "software": dict(result.provenance.software),
