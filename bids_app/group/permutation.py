@@ -27,6 +27,7 @@ from bids_app.learning.division import permute
 from bids_app.learning.measures import permutation_p
 from bids_app.learning.protocols import MapsFor, OuterPart, Plan
 from bids_app.learning.roc import auc_within
+from bids_app.learning.sweep import Packed
 from bids_app.machine import parallel
 from bids_app.machine.progress import told
 from bids_app.records.cohort import Cell, Fold
@@ -72,8 +73,8 @@ def lay(maps_for: MapsFor, positive: np.ndarray, participants: np.ndarray, outer
     people = np.unique(participants, return_inverse=True)[1]
     np.savez(folder / "people.npz", positive=positive, participants=people, fold=protocols.fold_numbers(outer))
     for number, fold in enumerate(outer):
-        lesions = maps_for(fold.train).lesions
-        np.savez(_maps(folder, number), lesions=np.packbits(lesions, axis=1), n_voxels=lesions.shape[1])
+        part = OuterPart.of(maps_for(fold.train).lesions, fold)
+        np.savez(_maps(folder, number), **{name: packed.by_voxel for name, packed in part._asdict().items()})
     return Laid(folder, positive, participants, outer)
 
 
@@ -136,8 +137,9 @@ def _tested(task: _Task) -> _Done:
     with np.load(task.folder / "people.npz", allow_pickle=False) as stored:
         positive, participants, place = stored["positive"], stored["participants"], stored["fold"]
     with np.load(_maps(task.folder, task.number), allow_pickle=False) as stored:
-        lesions = np.unpackbits(stored["lesions"], axis=1, count=int(stored["n_voxels"])).view(bool)
-    part, rows = OuterPart.of(lesions, task.fold), task.fold.train
+        sizes = {"train": len(task.fold.train), "test": len(task.fold.validate)}
+        part = OuterPart(**{name: Packed(stored[name], n) for name, n in sizes.items()})
+    rows = task.fold.train
     every = [permute(positive, participants, seed, within=place) for seed in task.seeds] or [positive]
     found = [protocols.decide_fold(part, labels[rows], participants[rows], task.plan) for labels in every]
     return _Done(task.number, task.seeds, found)

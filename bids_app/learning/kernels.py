@@ -44,14 +44,14 @@ def _generate_popcount(typing_context: Any, word: Any) -> Any:
 _popcount: Any = intrinsic(_generate_popcount)
 
 
-def pack_by_voxel(lesions: np.ndarray) -> np.ndarray:
-    """Pack lesion maps (N, V), bool, to words by voxel (V, ceil(N / 64)), uint64."""
-    n_scans, n_voxels = lesions.shape
-    by_voxel = np.zeros((n_voxels, -(-n_scans // WORD) * 8), np.uint8)
-    for first in range(0, n_scans, 8):  # eight scans fill a byte: three times as fast as np.packbits
+def pack_by_voxel(lesions: np.ndarray, rows: np.ndarray | None = None) -> np.ndarray:
+    """Pack lesion maps (N, V), bool, or some rows of them, to words by voxel (V, ceil(N / 64)), uint64."""
+    rows, n_voxels = np.arange(len(lesions)) if rows is None else rows, lesions.shape[1]
+    by_voxel = np.zeros((n_voxels, -(-len(rows) // WORD) * 8), np.uint8)
+    for first in range(0, len(rows), 8):  # eight scans fill a byte: three times as fast as np.packbits
         byte = np.zeros(n_voxels, np.uint8)
-        for bit, scan in enumerate(lesions[first : first + 8]):
-            byte |= scan.view(np.uint8) << np.uint8(bit)
+        for bit, row in enumerate(rows[first : first + 8]):
+            byte |= lesions[row].view(np.uint8) << np.uint8(bit)
         by_voxel[:, first // 8] = byte
     return by_voxel.view("<u8")
 

@@ -15,7 +15,7 @@ import numpy as np
 from bids_app.learning import measures, roc
 from bids_app.learning.classifier import decide, model_of, near_zero
 from bids_app.learning.division import folds as make_folds
-from bids_app.learning.ranking import rank_voxels, ties_at
+from bids_app.learning.ranking import ties_at
 from bids_app.learning.refit import REFIT_TOL, Refit, refit
 from bids_app.learning.sweep import Packed, Search, best_cell, best_count, merge, powers_of_two, refine_counts, sweep
 from bids_app.records.cohort import Cell, Division, Fold, Grid, LesionMaps, Ranking, SweepResult
@@ -61,21 +61,29 @@ class Plan:
 
 @dataclass(frozen=True)
 class _Sides:
-    """A division, the maps of all scans, and of its two sets lesion maps (N, V), labels (N,) and participants."""
+    """A division, the maps of all scans, and of its two sets labels (N,) and participants.
+
+    Maps of a set are packed, or copied, when they are asked for: many scans' maps are what needs memory.
+    """
 
     division: Division
     maps: LesionMaps
-    train: np.ndarray
     labels: np.ndarray
-    test: np.ndarray
     wanted: np.ndarray
     participants: tuple[np.ndarray, np.ndarray]
 
     @classmethod
     def of(cls, maps: LesionMaps, positive: np.ndarray, participants: np.ndarray, division: Division) -> _Sides:
-        train, test, lesions = division.train, division.test, maps.lesions
-        people = participants[train], participants[test]
-        return cls(division, maps, lesions[train], positive[train], lesions[test], positive[test], people)
+        train, test = division.train, division.test
+        return cls(division, maps, positive[train], positive[test], (participants[train], participants[test]))
+
+    def packed(self, rows: np.ndarray) -> Packed:
+        """Return the lesion maps of some scans as bits."""
+        return Packed.of(self.maps.lesions, rows)
+
+    def ranking(self) -> Ranking:
+        """Return the voxels ranked on the whole training set."""
+        return self.packed(self.division.train).rank(self.labels, np.arange(len(self.labels)))
 
 
 def published(
@@ -90,11 +98,11 @@ def published(
     maps = maps_for(division.train)
     sides = _Sides.of(maps, positive, participants, division)
     folds = make_folds(sides.labels, sides.participants[0], plan.cv_folds, by="scan", seed=plan.random_seed)
-    ranking = rank_voxels(sides.train, sides.labels)
+    ranking = sides.ranking()
 
     def tried(counts: tuple[int, ...]) -> tuple[SweepResult, list[Refit]]:
-        result = sweep(sides.train, sides.labels, folds, counts, plan.grid, Search(rerank=False, solver=plan.solver,
-                       progress=plan.tell))  # fmt: skip
+        how = Search(rerank=False, solver=plan.solver, progress=plan.tell)
+        result = sweep(sides.packed(division.train), sides.labels, folds, counts, plan.grid, how)
         return result, _refitted(sides, ranking, result)
 
     def best(refits: Sequence[Refit]) -> int:
@@ -119,8 +127,8 @@ def leakage_free(
     """
     maps = maps_for(division.train)
     sides = _Sides.of(maps, positive, participants, division)
-    result, cell = select(sides.train, sides.labels, sides.participants[0], plan)
-    ranking = rank_voxels(sides.train, sides.labels)
+    result, cell = select(sides.packed(division.train), sides.labels, sides.participants[0], plan)
+    ranking = sides.ranking()
     refits = _refitted(sides, ranking, result)
     chosen = int(np.flatnonzero(result.counts == cell.n_voxels)[0])
     selection = _selection(ranking, result, refits, chosen)
@@ -149,7 +157,8 @@ def select(
 def _refitted(sides: _Sides, ranking: Ranking, result: SweepResult) -> list[Refit]:
     """Train the best cell of every count, each once."""
     cells = [best_cell(result, i) for i in range(len(result.counts))]
-    return refit(sides.train, sides.labels, sides.test, cells, ranking.order)
+    train, test = (sides.packed(rows) for rows in (sides.division.train, sides.division.test))
+    return refit(train, sides.labels, test, cells, ranking.order)
 
 
 def _selection(ranking: Ranking, result: SweepResult, refits: Sequence[Refit], chosen: int) -> Selection:
@@ -160,16 +169,19 @@ def _selection(ranking: Ranking, result: SweepResult, refits: Sequence[Refit], c
 def _evaluation(name: str, sides: _Sides, selection: Selection, refits: Sequence[Refit], plan: Plan) -> Evaluation:
     cell, own = selection.cell, refits[selection.chosen]
     voxels = selection.ranking.order[: cell.n_voxels]
-    model = model_of(own.trained, sides.train, voxels, cell.C, cell.gamma)
-    decisions = decide(model, sides.test)  # as anybody who loads the model decides
-    volumes, of_train = sides.test.sum(axis=1), sides.train.sum(axis=1)
+    lesions, train, test = sides.maps.lesions, sides.division.train, sides.division.test
+    trained = own.trained._replace(rows=train[own.trained.rows])
+    model = model_of(trained, lesions, voxels, cell.C, cell.gamma)
+    decided = decide(model, lesions)  # as anybody who loads the model decides
+    decisions, volume = decided[test], lesions.sum(axis=1)
+    volumes, of_train = volume[test], volume[train]
     return Evaluation(
         name,
         sides.division,
         sides.maps,
         selection,
         model,
-        Scores(tuple(measures.performance(sides.labels, each.train) for each in refits), decide(model, sides.train)),
+        Scores(tuple(measures.performance(sides.labels, each.train) for each in refits), decided[train]),
         HeldOutScores(
             tuple(measures.performance(sides.wanted, each.test) for each in refits),
             decisions,
@@ -203,17 +215,15 @@ def fold_numbers(outer: Sequence[Fold]) -> np.ndarray:
 
 
 class OuterPart(NamedTuple):
-    """Lesion maps of an outer fold at the threshold of its training rows, (N, V) and (M, V): whatever the labels."""
+    """Lesion maps of an outer fold's two parts at the threshold of its training rows: whatever the labels."""
 
-    train: np.ndarray
-    test: np.ndarray
-    packed: Packed
+    train: Packed
+    test: Packed
 
     @classmethod
     def of(cls, lesions: np.ndarray, fold: Fold) -> OuterPart:
-        """Take the two parts of maps of all scans."""
-        train = lesions[fold.train]
-        return cls(train, lesions[fold.validate], Packed.of(train))
+        """Take the two parts of maps (N, V) of all scans."""
+        return cls(Packed.of(lesions, fold.train), Packed.of(lesions, fold.validate))
 
 
 def decide_fold(part: OuterPart, labels: np.ndarray, participants: np.ndarray, plan: Plan) -> tuple[np.ndarray, Cell]:
@@ -221,8 +231,8 @@ def decide_fold(part: OuterPart, labels: np.ndarray, participants: np.ndarray, p
 
     ``labels`` and ``participants`` (N,) are those of the training part: of the others nothing is handed over.
     """
-    _, cell = select(part.packed, labels, participants, plan)
-    order = part.packed.rank(labels, np.arange(len(labels))).order
+    _, cell = select(part.train, labels, participants, plan)
+    order = part.train.rank(labels, np.arange(len(labels))).order
     return refit(part.train, labels, part.test, [cell], order)[0].test, cell
 
 

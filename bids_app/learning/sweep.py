@@ -26,6 +26,7 @@ from bids_app.learning.ranking import check_groups, check_maps, rank_counts
 from bids_app.records.cohort import Cell, Fold, Grid, Ranking, SweepResult
 
 TOL = 1e-4  # stopping tolerance while searching
+FEW = 4  # one in so many voxels, or fewer: picking them takes less time than packing all
 DIGITS = 12  # mean accuracies that differ by rounding alone must tie
 
 Solve = Callable[[np.ndarray, np.ndarray, Sequence[Fold], Grid, float], np.ndarray]
@@ -104,16 +105,31 @@ class Packed:
     n_scans: int
 
     @classmethod
-    def of(cls, lesions: np.ndarray) -> Packed:
-        """Pack maps (N, V), bool."""
+    def of(cls, lesions: np.ndarray, rows: np.ndarray | None = None, voxels: np.ndarray | None = None) -> Packed:
+        """Pack maps (N, V), bool, or some rows and voxels of them, in their order."""
         from bids_app.learning.kernels import pack_by_voxel  # late: numba takes a moment to load
 
-        return cls(pack_by_voxel(lesions), len(lesions))
+        if voxels is None:
+            return cls(pack_by_voxel(lesions, rows), len(lesions) if rows is None else len(rows))
+        if len(voxels) >= lesions.shape[1] // FEW:
+            whole = cls.of(lesions, rows)
+            return cls(whole.by_voxel[voxels], whole.n_scans)
+        return cls.of(lesions[:, voxels] if rows is None else lesions[np.ix_(rows, voxels)])
 
     @property
     def n_voxels(self) -> int:
         """V."""
         return len(self.by_voxel)
+
+    def and_an_empty_one(self) -> Packed:
+        """Return these maps and one without lesions after them."""
+        return Packed(np.pad(self.by_voxel, ((0, 0), (0, 1))), self.n_scans + 1)  # bits beyond the scans are 0
+
+    def by_scan(self, voxels: np.ndarray) -> np.ndarray:
+        """Return words by scan (N, ceil(n / 64)) of n voxels."""
+        from bids_app.learning.kernels import pack_by_scan
+
+        return pack_by_scan(self.by_voxel, voxels, self.n_scans)
 
     @cached_property
     def whole(self) -> np.ndarray:
@@ -122,10 +138,9 @@ class Packed:
 
     def distances(self, voxels: np.ndarray) -> np.ndarray:
         """Return the squared distances of the scans on some voxels, (N, N) int32, lower triangle."""
-        from bids_app.learning.kernels import nested_distances, pack_by_scan
+        from bids_app.learning.kernels import nested_distances
 
-        by_scan = pack_by_scan(self.by_voxel, voxels, self.n_scans)
-        return next((found for _, found in nested_distances(by_scan, [len(voxels)])))
+        return next((found for _, found in nested_distances(self.by_scan(voxels), [len(voxels)])))
 
     def rank(self, positive: np.ndarray, rows: np.ndarray) -> Ranking:
         """Rank voxels on some rows only, by their labels in ``positive`` (N,)."""
@@ -221,14 +236,13 @@ def _nested(maps: Packed, order: np.ndarray, counts: Sequence[int]) -> Iterator[
 
     The last counts are had sooner by leaving out the voxels behind them: distances on all voxels need no ranking.
     """
-    from bids_app.learning.kernels import nested_distances, pack_by_scan
+    from bids_app.learning.kernels import nested_distances
 
     n_ahead = len(counts)
     while n_ahead and maps.n_voxels - counts[n_ahead - 1] < counts[n_ahead - 1] - (0, *counts)[n_ahead - 1]:
         n_ahead -= 1
     ahead = list(counts[:n_ahead])
-    by_scan = pack_by_scan(maps.by_voxel, order[: max(ahead, default=0)], maps.n_scans)
-    for _, distances in nested_distances(by_scan, ahead):
+    for _, distances in nested_distances(maps.by_scan(order[: max(ahead, default=0)]), ahead):
         yield distances
     for n in counts[n_ahead:]:
         if n == maps.n_voxels:

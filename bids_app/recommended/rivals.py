@@ -73,21 +73,25 @@ def chi_square(lesions: np.ndarray, positive: np.ndarray, participants: np.ndarr
 
     ``lesions`` (N, V) bool are maps at one threshold for all folds.
     """
-    person = np.unique(participants, return_inverse=True)[1]
+    person, free = np.unique(participants, return_inverse=True)[1], np.asarray(~lesions.any(axis=1))
 
     def recipe(training: np.ndarray, test: np.ndarray, seed: int) -> Tested:
-        seen, labels, people = lesions[training], positive[training], participants[training]
-        packed = Packed.of(seen)
+        labels, people = positive[training], participants[training]
+        packed = Packed.of(lesions, training)
         _, cell = select(packed, labels, people, plan)
-        without = np.zeros((1, lesions.shape[1]), bool)
+        chosen = np.arange(cell.n_voxels)
+
+        def decided(rows: np.ndarray, held: np.ndarray) -> np.ndarray:
+            """Return the decision values of the scans held out, and of one without lesions."""
+            voxels = packed.rank(labels, rows).order[chosen]
+            train, others = (Packed.of(lesions, of, voxels) for of in (training[rows], held))
+            return refit(train, labels[rows], others.and_an_empty_one(), [cell], chosen)[0].test
+
         values = np.empty(len(training))
         for fold in folds(labels, people, plan.cv_folds, by="participant", seed=seed):
-            order = packed.rank(labels, fold.train).order
-            held = seen[fold.validate]
-            values[fold.validate] = refit(seen[fold.train], labels[fold.train], held, [cell], order)[0].test
-        order = packed.rank(labels, np.arange(len(seen))).order
-        found = refit(seen, labels, np.concatenate([lesions[test], without]), [cell], order)[0].test
-        known = calibrate(values, labels, person[training], ~seen.any(axis=1), found[-1])
+            values[fold.validate] = decided(fold.train, training[fold.validate])[:-1]
+        found = decided(np.arange(len(training)), test)
+        known = calibrate(values, labels, person[training], free[training], found[-1])
         return Tested(found[:-1], known, cell)
 
     return recipe
