@@ -50,7 +50,7 @@ WITHOUT = {  # rows whose model is not stored, and why
     "recommended, covariates": _NO_MAP,
     "covariates alone": _NO_MAP,
     "site alone": _NO_MAP,
-    "recommended, all phases": "is trained on scans that are not of this cohort",
+    "recommended, all phases": "is the recommended one of a run without --max-days-since-relapse",
     "recommended, one site left out": "is a model for each site; on all sites it is the recommended one",
     "cnn": "would need torch wherever it is used",
 }
