@@ -7,6 +7,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from bids_app.files import formats
 from bids_app.image import chain, intake
@@ -38,6 +39,18 @@ def test_the_brain_is_found(real_data: Path, tmp_path: Path, name: str) -> None:
     assert 2 * (brain & truth).sum() / (brain.sum() + truth.sum()) >= BRAIN_DICE
     assert SD[0] < found.anatomy.belief.moments.sd < SD[1]
     assert all(check.ok for check in found.checks)
+
+
+def test_no_ventricle_is_stretched_over_a_bright_lesion(real_data: Path, tmp_path: Path) -> None:
+    """In this scan a lesion of 9 ml touches the ventricle; the template's fluid must not be laid over it."""
+    found = analysed(nib.load(real_data / "raw/sub-19/ses-1/anat/sub-19_ses-1_FLAIR.nii.gz"), tmp_path / "work")
+    fit = found.anatomy.fit
+    flair, mask = fit.flair, fit.tissues.mask
+    deep = ndimage.distance_transform_edt(mask, sampling=flair.spacing) > 10
+    bright = ndimage.binary_opening(mask & deep & (flair.data > 1.3 * np.median(flair.data[mask])), np.ones((3, 3, 1)))
+    assert bright.sum() * flair.voxel_ml > 5
+    assert fit.priors.csf[bright].mean() < 0.1
+    assert found.lesions.maps["network"].native[bright].mean() > 0.8
 
 
 def test_how_a_scan_is_stored_changes_no_voxel(real_data: Path, tmp_path: Path) -> None:

@@ -75,17 +75,31 @@ def test_tissues_do_not_depend_on_the_scanners_unit(gain: float) -> None:
     assert other.means["GM"] == pytest.approx(gain * one.means["GM"], rel=1e-4)
 
 
-def test_lesions_are_capped_for_the_registration_only() -> None:
+def test_bright_voxels_are_capped_for_the_registration_only() -> None:
     scan, _, truth = brain(0.03)
-    inside = truth > 0
-    before = scan.data.copy()
-    capped = registration.brain_only(scan, inside)
-    assert not capped.data[~inside].any()
+    inside, before = truth > 0, scan.data.copy()
+    only = registration.brain_only(scan, inside)
+    assert np.allclose(only.spacing, registration.SPACING)
     top = registration.CAP * np.median(before[inside])
-    low = inside & (before <= top)
-    assert np.array_equal(capped.data[low], before[low])
-    assert capped.data[inside & ~low] == pytest.approx(top)
+    assert only.data.max() <= top * (1 + 1e-6) and only.data[0, 0, 0] == 0
     assert np.array_equal(scan.data, before)
+    dim = scan.like(np.minimum(before, np.float32(top)))  # what is capped already, and nowhere bright over a few mm
+    np.testing.assert_allclose(registration.brain_only(dim, inside).data, only.data, rtol=1e-6)
+
+
+def test_a_lesion_beside_the_ventricle_is_registered_as_if_it_were_tissue() -> None:
+    scan, _, truth = brain(0.0)
+    inside, places = truth > 0, np.argwhere(np.ones(truth.shape)).reshape(*truth.shape, 3) @ AFFINE[:3, :3]
+    ball = (np.linalg.norm(places - [70, 46, 54], axis=-1) < 8) & (truth == 2)  # in white matter, close to the fluid
+    assert ball.sum() > 80
+    lesioned = scan.like(np.where(ball, np.float32(500), scan.data))
+    without, filled = (registration.brain_only(each, inside) for each in (scan, lesioned))
+    top = registration.CAP * np.median(scan.data[inside])
+    core = registration.coarser(scan.like(ball.astype(np.float32)), registration.SPACING).data > 0.9
+    assert core.sum() > 10 and without.data[core].max() < 0.9 * top
+    assert abs(filled.data[core].mean() - TRUE["WM"][0]) < 30 and filled.data[core].max() < 0.95 * top
+    far = ndimage.distance_transform_edt(~core, sampling=filled.spacing) > 20
+    assert (np.abs(filled.data - without.data)[far] > 2).mean() < 0.001  # the median of the whole moves a little
 
 
 def test_a_brain_ends_where_the_image_does_but_keeps_its_fluid() -> None:

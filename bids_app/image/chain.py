@@ -99,7 +99,8 @@ def _posed(scan: Volume, brain: Brain, step: Callable[[str], None]) -> Posed | N
     flair = tissue.correct_bias(scan, mask)
     mask = tissue.without_fat(flair, mask)
     step("registration")
-    return Posed(mask, flair, registration.pose_of(registration.brain_only(flair, mask), brain.axes), brain.confidence)
+    only = registration.brain_only(flair, mask)
+    return Posed(mask, flair, only, registration.pose_of(only, brain.axes), brain.confidence)
 
 
 def _turned(scan: Volume, network: Network, before: Posed | None, step: Callable[[str], None]) -> Posed | None:
@@ -119,7 +120,7 @@ def _fit(posed: Posed, folder: Path, seed: int, step: Callable[[str], None]) -> 
     """Return what follows from a brain and its pose up to the tissues."""
     flair, mask = posed.flair, posed.mask
     step("registration")
-    alignment = registration.register(registration.brain_only(flair, mask), posed.pose, folder, seed=seed)
+    alignment = registration.register(posed.brain, posed.pose, folder, seed=seed)
     step("tissues")
     priors = registration.priors(alignment.inverse, flair)
     tissues = tissue.segment(flair, priors, mask)

@@ -24,7 +24,7 @@ from bids_app.records.results import Evaluation, HeldOutScores, Nested, Scores, 
 PUBLISHED, HONEST = "published", "leakage-free"
 GRID = Grid(tuple(2.0**k for k in range(-3, 6)), tuple(2.0**k for k in range(-3, 6)))  # 0.125 ... 32
 COARSE = Grid(GRID.C[::2], GRID.gamma[::2])
-COARSE_FOLDS = 5
+COARSE_FOLDS = 3
 
 MapsFor = Callable[[np.ndarray], LesionMaps]
 

@@ -68,11 +68,12 @@ class Pose:
 class Posed:
     """A scan whose brain is found: its mask (X, Y, Z) bool, the bias-corrected FLAIR, and the brain's pose.
 
-    ``confidence`` is the network's in the mask, in [0, 1].
+    ``brain`` is what is registered (`registration.brain_only`), ``confidence`` the network's in the mask, in [0, 1].
     """
 
     mask: np.ndarray
     flair: Volume
+    brain: Volume
     pose: Pose
     confidence: float
 
