@@ -68,7 +68,7 @@ def test_a_coarser_plan_tries_less_of_the_same_search(cohort: Cohort) -> None:
     plan = Plan(cv_folds=10, refine_limit=64, solver="smo", bootstrap_draws=20, random_seed=3)
     (fine, _), (coarse, _) = (
         protocols.select(cohort.lesions, cohort.positive, cohort.participants, each)
-        for each in (replace(plan, cv_folds=5), plan.coarser())
+        for each in (replace(plan, cv_folds=protocols.COARSE_FOLDS), plan.coarser())
     )
     same = np.isin(fine.counts, coarse.counts)
     assert set(coarse.counts) < set(fine.counts) and same.sum() == len(coarse.counts)

@@ -13,8 +13,8 @@ clean_up() {
   trap - EXIT
   set +e
   if [ -n "$runtime" ]; then
-    [ -z "$daemon" ] || { kill "$daemon" && wait "$daemon"; }
-    kill "$runtime" && wait "$runtime"
+    [ -z "$daemon" ] || { kill "$daemon" 2>/dev/null && wait "$daemon"; } # it may be over already
+    kill "$runtime" 2>/dev/null && wait "$runtime"
     umount -q "$work"/exec/netns/* 2>/dev/null
   else
     docker image rm -f "$tag" "$tag-build" >/dev/null 2>&1
