@@ -132,7 +132,7 @@ def run_one(source: Path, data: Path, way: str) -> dict[str, Any]:
     intake.check_header(image)
     volume, known, _ = intake.to_volume(image, formats.read_nifti(source)[0])
     if way != "ours":
-        registration.register = PEERS[way]
+        registration.brain_only, registration.register = registration.capped, PEERS[way]  # as fine as the scan itself
     if way == "greedy":  # its displacement fields are no composite transforms, which is what the app writes
         transforms.outward = lambda *arguments, **settings: None
     for name in filter(partial(hasattr, scan_figures), page.CAPTIONS):  # others are of the group level

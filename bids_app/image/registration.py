@@ -41,9 +41,17 @@ def brain_only(scan: Volume, mask: np.ndarray) -> Volume:
 
     ``mask`` (X, Y, Z) bool. Belief and lesions are of the scan itself, which is neither capped nor filled.
     """
-    top = CAP * float(np.median(scan.data[mask]))
-    brain = coarser(scan.like(np.where(mask, np.minimum(scan.data, top), 0).astype(np.float32)), SPACING)
-    return brain.like(_filled(brain, top))
+    brain = coarser(capped(scan, mask), SPACING)
+    return brain.like(_filled(brain, _cap(scan, mask)))
+
+
+def capped(scan: Volume, mask: np.ndarray) -> Volume:
+    """Return the brain on the scan's own grid with bright voxels capped, else 0; ``mask`` (X, Y, Z) bool."""
+    return scan.like(np.where(mask, np.minimum(scan.data, _cap(scan, mask)), 0).astype(np.float32))
+
+
+def _cap(scan: Volume, mask: np.ndarray) -> float:
+    return CAP * float(np.median(scan.data[mask]))
 
 
 def _filled(brain: Volume, top: float) -> np.ndarray:
