@@ -58,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         }
     if args.output:
         args.output.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
-    return int(not all(each["equal"] for each in found.values()))
+    return int(not (found["recommended"]["equal"] and found["wall"]["equal"]))
 
 
 def leakage_free(cohort: Cohort, n: int) -> dict[str, Any]:
@@ -87,7 +87,7 @@ def leakage_free(cohort: Cohort, n: int) -> dict[str, Any]:
     print(f"leakage-free: {seconds['coarser']:.2f} CPU s a permutation, {seconds['coarser'] * DRAWS:.0f} for {DRAWS}; "
           f"by the whole search {seconds['whole']:.2f}, {verdict}", flush=True)  # fmt: skip
     print(f"AUC with the true labels: {auc['coarser']:.3f}, by the whole search {auc['whole']:.3f}", flush=True)
-    return {"cpu_seconds": seconds, "auc": auc, "times": times, "equal": True}
+    return {"cpu_seconds": seconds, "auc": auc, "times": times}
 
 
 def recommended(cohort: Cohort, n: int) -> dict[str, Any]:

@@ -15,7 +15,7 @@ import numpy as np
 from bids_app.learning import measures, roc
 from bids_app.learning.classifier import decide, model_of, near_zero
 from bids_app.learning.division import folds as make_folds
-from bids_app.learning.ranking import ties_at
+from bids_app.learning.ranking import rank_voxels, ties_at
 from bids_app.learning.refit import REFIT_TOL, Refit, refit
 from bids_app.learning.sweep import Packed, Search, best_cell, best_count, merge, powers_of_two, refine_counts, sweep
 from bids_app.records.cohort import Cell, Division, Fold, Grid, LesionMaps, Ranking, SweepResult
@@ -63,7 +63,7 @@ class Plan:
 class _Sides:
     """A division, the maps of all scans, and of its two sets labels (N,) and participants.
 
-    Maps of a set are packed, or copied, when they are asked for: many scans' maps are what needs memory.
+    Maps of a set are packed when they are asked for, not copied: many scans' maps are what needs memory.
     """
 
     division: Division
@@ -83,7 +83,7 @@ class _Sides:
 
     def ranking(self) -> Ranking:
         """Return the voxels ranked on the whole training set."""
-        return self.packed(self.division.train).rank(self.labels, np.arange(len(self.labels)))
+        return rank_voxels(self.maps.lesions[self.division.train], self.labels)
 
 
 def published(
