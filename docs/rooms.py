@@ -8,7 +8,10 @@ ROOMS: dict[str, tuple[str, ...]] = {  # folder: its modules, both in order; "" 
     "": ("errors", "words", "options", "parser"),
     "files": ("atomic", "tsv", "formats", "arrays"),
     "bids": ("names", "query", "dataset", "validation"),
-    "records": ("need", "scan", "lesions", "cohort", "further", "recommended", "trees", "fitted", "reasons", "results"),
+    "records": (
+        *("need", "scan", "lesions", "cohort", "machines", "further", "recommended", "trees", "fitted", "reasons"),
+        "results",
+    ),
     "machine": ("parallel", "process", "progress", "software"),
     "image": (
         *("geometry", "itk", "atlas", "intake", "networks", "brain", "turns", "pose", "registration"),
@@ -23,7 +26,7 @@ ROOMS: dict[str, tuple[str, ...]] = {  # folder: its modules, both in order; "" 
         *("features", "linear", "neighbours", "calibration", "products", "kernels", "machine"),
         *("comparison", "nested", "rivals", "contest"),
     ),
-    "rivals": ("chosen", "voxels", "loads", "trees", "clinical", "belief", "volumes", "cnn", "several"),
+    "rivals": ("chosen", "voxels", "loads", "trees", "clinical", "belief", "volumes", "convolution", "cnn", "several"),
     "cohort": ("covariates", "labels", "selected", "remade", "lesion_maps", "beliefs", "ratings"),
     "model": ("seal", "norms", "storage", "deciding", "forms", "calibrated", "stored", "explanation", "prediction"),
     "drawing": (

@@ -122,6 +122,18 @@ def test_scans_without_lesions_do_not_spoil_the_coverage_of_the_others(share: fl
     assert set(undecided) == {1}  # all scans without lesions get the same set
 
 
+def test_scans_without_lesions_are_compared_by_their_own_value_where_none_ties() -> None:
+    """Belief or covariates tell them apart: calibration then knows of no scan without lesions."""
+    rng = np.random.default_rng(3)
+    positive = np.arange(80) % 2 == 0
+    values = rng.normal(size=80) + positive
+    by = calibrate(values, positive, np.arange(80), np.zeros(80, bool), 0.0)
+    new = np.linspace(-3, 4, 15)
+    free, others = (sets(by, new, np.full(15, flag), 0.8) for flag in (True, False))
+    np.testing.assert_array_equal(free, others)
+    assert len(np.unique(free, axis=0)) == 3
+
+
 def test_a_larger_coverage_never_takes_a_group_out() -> None:
     values, positive, person = drawn()
     by = calibrate(values, positive, person, np.zeros(len(values), bool), 0.0)

@@ -19,8 +19,9 @@ from bids_app.learning.division import permute
 from bids_app.phantom.cohort import draw_cohort
 from bids_app.phantom.dataset import write_cohort
 from bids_app.phantom.further import write_beliefs
+from bids_app.recommended.features import box_of
 from bids_app.recommended.nested import Recipe
-from bids_app.rivals import cnn
+from bids_app.rivals import cnn, convolution
 from bids_app.rivals.chosen import People
 from bids_app.rivals.volumes import SHIFT, Maps, moved, scale, volumes
 
@@ -270,3 +271,20 @@ def test_without_the_extra_one_line_says_what_to_install_and_nothing_is_done(
     assert said[1:] == ["exit code 64: usage"]
     assert not (tmp_path / "out").exists()
     assert run_app(*words[:3], "--compare", "linear-svm") != 64
+
+
+@torch_needed
+@pytest.mark.parametrize("belief", [False, True])
+def test_the_network_as_arrays_decides_as_torch_does(short: None, belief: bool) -> None:
+    """Also on a grid of odd sides, whose last voxels are pooled by themselves."""
+    lesions, names, positive = draw(people=24)
+    people = people_of(lesions, names, positive)
+    values = np.random.default_rng(0).normal(size=lesions.shape).astype(np.float32) if belief else None
+    assert any(part.stop - part.start & 1 for part in box_of(MASK))
+    maps = Maps(MASK, lesions, values)
+    net = cnn.fit(maps, people, 4, 0)
+    stored = net.as_arrays()
+    assert stored.sees_belief == belief
+    found = convolution.decide(stored, maps)
+    assert np.ptp(found) > 1e-3
+    np.testing.assert_allclose(found, net.decide(maps), rtol=0, atol=1e-6)

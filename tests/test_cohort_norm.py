@@ -137,9 +137,9 @@ def test_a_fold_does_not_see_its_test_scans() -> None:
     assert one.norm.known.tobytes() == two.norm.known.tobytes()
     assert one.lesions[train].tobytes() == two.lesions[train].tobytes()
     assert one.lesions[test].tobytes() != two.lesions[test].tobytes()
-    above = [belief.excess(each, participants, train) for each in (values, other)]
-    assert above[0][train].tobytes() == above[1][train].tobytes()
-    np.testing.assert_array_equal(above[0][train], belief.excess(values[train], participants[train]))
+    limits = [belief.limit(each, participants, train) for each in (values, other)]
+    assert limits[0].tobytes() == limits[1].tobytes()
+    np.testing.assert_array_equal(limits[0], belief.limit(values[train], participants[train]))
 
 
 def test_too_few_people_are_refused() -> None:
@@ -220,7 +220,7 @@ def test_a_model_of_all_scans_is_of_the_norm_of_everybody(name: str, ran: Path, 
 def test_lesions_drawn_into_the_belief_are_what_the_maps_show(ran: Path) -> None:
     model = storage.load(ran / "group/model/leakage-free")
     scans = scans_of(ran, "test")
-    found = prediction.lesions_of(model, scans, ran, ran, 1)
+    found = prediction.maps_of(model, scans, ran, ran, 1)
     of = cohort_norm.places()
     may_be = of.possible[GRID.data] & (of.priors.wm[GRID.data] > 0.5)
     for scan, lesions in zip(scans, found, strict=True):

@@ -159,7 +159,7 @@ def covariates_of(positive: np.ndarray, names: np.ndarray, effect: float, seed: 
     age = rng.normal(size=person.max() + 1)[person] + effect * positive
     word = rng.integers(0, 3, person.max() + 1)[person].astype(float)
     age[::7], word[::5] = np.nan, np.nan
-    return Covariates(("age", "kind"), np.stack([age, word], axis=1), (False, True))
+    return Covariates(("age", "kind"), np.stack([age, word], axis=1), ((), ("x", "y", "z")))
 
 
 def test_covariates_are_made_of_training_rows_alone() -> None:
@@ -170,7 +170,7 @@ def test_covariates_are_made_of_training_rows_alone() -> None:
     known = np.where(np.isnan(of.values[:, :1]), np.nanmedian(of.values[training, :1]), of.values[:, :1])
     wanted = StandardScaler().fit(known[training]).transform(known)[:, 0] / np.sqrt(2)
     np.testing.assert_allclose(found[:, 0], wanted)
-    changed = Covariates(of.names, of.values.copy(), of.coded)
+    changed = Covariates(of.names, of.values.copy(), of.words)
     changed.values[50:] = 99
     again = clinical.prepared(changed, training).transform(of.values)
     np.testing.assert_array_equal(found, again)
@@ -207,7 +207,7 @@ def test_belief_above_its_norm_finds_brighter_lesions() -> None:
     maps, names, positive = draw(people=45, effect=0.0)
     people = People(positive, np.unique(names, return_inverse=True)[1], ~maps.any(axis=1))
     values = rng.normal(0, 0.1, maps.shape) + maps * np.where(positive, 1.0, 0.6)[:, None]
-    above = belief.excess(values, people.person)
+    above = belief.above(values, belief.limit(values, people.person))
     assert above.min() == 0 and (above > 0).mean() < 0.2 and above[maps].mean() > 10 * above[~maps].mean()
     from bids_app.learning.protocols import Plan
 

@@ -126,6 +126,34 @@ def merge(
     without : str
         Column that is left out: the group, which is no covariate.
     """
+    merged, warnings = _merged(scans, people, visits, phenotype)
+    table = pd.DataFrame(merged, index=pd.Index([scan.name for scan in scans], name="scan"))
+    return table.drop(columns=without, errors="ignore").apply(_numbers), warnings
+
+
+def cells(scans: Sequence[Scan], bids_dir: Path, names: Sequence[str]) -> list[dict[str, str | None]]:
+    """Return the cells of some columns, a mapping a scan, as `merge` has them before any becomes a number.
+
+    Raises
+    ------
+    MissingInputError
+        No participants.tsv.
+    BadInputError
+        There is no such column, or as `read_rows`.
+    """
+    rows, _ = _merged(scans, participants(bids_dir)[0], sessions(bids_dir)[0], bids_dir / "phenotype")
+    there = {column for row in rows for column in row}
+    for name in names:
+        if name not in there:
+            what = f"no column {name!r} in the tables of the data set, which the model looks at"
+            raise BadInputError(what, bids_dir / "participants.tsv", "add it, n/a where it is unknown")
+    return [{name: row.get(name) for name in names} for row in rows]
+
+
+def _merged(
+    scans: Sequence[Scan], people: Rows, visits: Rows, phenotype: Path
+) -> tuple[list[dict[str, str | None]], list[str]]:
+    """Return the cells of all columns, a mapping a scan, and warnings."""
     merged: list[dict[str, str | None]] = []
     for scan in scans:
         row = dict(people.get((scan.participant, None), {}))
@@ -145,10 +173,9 @@ def merge(
         names = {column: f"{path.stem}_{column}" if column in taken else column for column in columns_of(rows)}
         taken |= set(names.values())
         for scan, row in zip(scans, merged, strict=True):
-            cells = rows.get((scan.participant, None), {}) | rows.get(key_of(scan), {})
-            row |= {names[column]: value for column, value in cells.items()}
-    table = pd.DataFrame(merged, index=pd.Index([scan.name for scan in scans], name="scan"))
-    return table.drop(columns=without, errors="ignore").apply(_numbers), warnings
+            own = rows.get((scan.participant, None), {}) | rows.get(key_of(scan), {})
+            row |= {names[column]: value for column, value in own.items()}
+    return merged, warnings
 
 
 def _cell(value: object) -> str | None:

@@ -29,16 +29,15 @@ def covariates(table: pd.DataFrame, names: Sequence[str]) -> Covariates:
         There is no such column, it is empty or the same in all scans, or holds too many words.
     """
     names = tuple(dict.fromkeys(names))
-    values, coded = np.full((len(table), len(names)), np.nan), []
+    values, coded = np.full((len(table), len(names)), np.nan), [()] * len(names)
     for k, name in enumerate(names):
         column = _column(table, name, "--covariates")
         there = column.dropna()
         if there.nunique() < 2:
             what = "is empty" if there.empty else f"is {there.iloc[0]!r} wherever it is known"
             raise BadInputError(f"column {name!r} {what}, so it tells nothing", "--covariates", "leave it out")
-        coded.append(column.dtype.kind != "f")
-        if coded[-1]:
-            words = sorted(set(there))
+        if column.dtype.kind != "f":
+            words = coded[k] = tuple(sorted(set(there)))
             if len(words) > MOST_WORDS:
                 what = f"column {name!r} holds {len(words)} different words, first {words[0]!r}"
                 raise BadInputError(what, "--covariates", f"give numbers, or at most {MOST_WORDS} words")

@@ -51,6 +51,8 @@ def _heading(found: Reasons | LeftOut) -> str:
         moving = sum(abs(each.change) > 0 for each in found.lesions)
         told = f"{decision}; {moving} of {len(found.lesions)} lesions change it"
     else:
-        named = [("lesions", float(found.parts.sum())), ("volume", found.volume), ("without lesions", found.intercept)]
+        named = [("lesions", float(found.parts.sum())), ("volume", found.volume)]
+        named += [("covariates", sum(found.covariates.values()))] if found.covariates else []
+        named += [("without lesions", found.intercept)]
         told = f"{decision}: " + ", ".join(f"{name} {value:+.2f}" for name, value in named)
     return told.replace("-", "−")

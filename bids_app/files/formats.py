@@ -6,6 +6,7 @@ import gzip
 import json
 from collections.abc import Mapping
 from contextlib import nullcontext
+from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -133,7 +134,9 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def plain(value: Any) -> Any:
-    """Return numpy values, tuples and paths as what JSON knows; non-finite numbers as None."""
+    """Return numpy values, tuples, records and paths as what JSON knows; non-finite numbers as None."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return plain(vars(value))
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

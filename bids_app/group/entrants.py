@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,11 +17,14 @@ from bids_app.learning.protocols import HONEST, Plan
 from bids_app.model.deciding import regional_loads
 from bids_app.options import NETWORK
 from bids_app.recommended import rivals
+from bids_app.recommended.machine import Trained, model_of
 from bids_app.recommended.nested import Recipe
 from bids_app.recommended.products import Products
-from bids_app.records.cohort import Labelled
+from bids_app.records.cohort import Labelled, Threshold
 from bids_app.records.further import Covariates, Sites
-from bids_app.records.recommended import Purpose
+from bids_app.records.lesions import BeliefLimit
+from bids_app.records.recommended import BELIEF as ABOVE_LIMIT
+from bids_app.records.recommended import LinearModel, Purpose
 from bids_app.rivals import belief, clinical, cnn, trees, voxels
 from bids_app.rivals.chosen import People
 from bids_app.rivals.volumes import Maps
@@ -79,13 +84,21 @@ class Laid(NamedTuple):
     @property
     def lesions(self) -> np.ndarray:
         """Binary lesion maps (N, V) at one threshold."""
-        n_voxels = int(self.arrays["n_voxels"])
-        return np.unpackbits(self.arrays["lesions"], axis=1, count=n_voxels).view(bool)
+        return self.maps("lesions")
+
+    def maps(self, key: str) -> np.ndarray:
+        """Maps (N, V) that were laid under a key: binary ones, or soft ones as they are."""
+        found = self.arrays[key]
+        return (
+            np.unpackbits(found, axis=1, count=int(self.arrays["n_voxels"])).view(bool)
+            if found.dtype == np.uint8
+            else found
+        )
 
     def covariates(self, key: str) -> Covariates:
         """Covariates that were laid under a key."""
-        names, coded = (self.arrays[f"{key}_{part}"].tolist() for part in ("names", "coded"))
-        return Covariates(tuple(names), self.arrays[f"{key}_values"], tuple(coded))
+        names, words = (self.arrays[f"{key}_{part}"].tolist() for part in ("names", "words"))
+        return Covariates(tuple(names), self.arrays[f"{key}_values"], tuple(tuple(json.loads(each)) for each in words))
 
 
 class Rounds(NamedTuple):
@@ -114,7 +127,7 @@ def lay(folder: Path, entry: Entry) -> dict[str, float]:
     ``folder`` holds the products of the entry's maps (`kept.lay`).
     """
     arrays: dict[str, Any] = {"positive": entry.labelled.positive}
-    arrays |= {"lesions": np.packbits(entry.others, axis=1), "n_voxels": entry.others.shape[1]}
+    arrays |= {"lesions": _packed(entry.others), "n_voxels": entry.others.shape[1]}
     seconds = {}
     for name in names(entry):
         start = time.process_time()
@@ -139,15 +152,21 @@ def recipe(name: str, found: Laid, rounds: Rounds) -> Recipe:
 # -- what is laid for some -----------------------------------------------------------------------
 
 
+def _packed(maps: np.ndarray) -> np.ndarray:
+    """Return maps (N, V) as they are laid: eight binary voxels in a byte."""
+    return np.packbits(maps, axis=1) if maps.dtype == bool else maps
+
+
 def _lay_covariates(of: Covariates, key: str) -> dict[str, Any]:
-    return {f"{key}_names": np.array(of.names), f"{key}_values": of.values, f"{key}_coded": np.array(of.coded)}
+    words = np.array([json.dumps(each) for each in of.words])
+    return {f"{key}_names": np.array(of.names), f"{key}_values": of.values, f"{key}_words": words}
 
 
 def _lay_sites(entry: Entry) -> dict[str, Any]:
     sites = entry.more.sites
     if sites is None:
         return {}
-    return _lay_covariates(Covariates((sites.column,), sites.of[:, None].astype(float), (True,)), "site")
+    return _lay_covariates(Covariates((sites.column,), sites.of[:, None].astype(float), (sites.names,)), "site")
 
 
 def _lay_phases(entry: Entry, folder: Path) -> dict[str, Any]:
@@ -164,9 +183,16 @@ def _lay_belief(entry: Entry, folder: Path) -> dict[str, Any]:
     if entry.more.belief is None:
         return {}
     participants = entry.labelled.participants
-    above = belief.excess(entry.more.belief, np.unique(participants, return_inverse=True)[1], entry.rows)
+    limit = belief.limit(entry.more.belief, np.unique(participants, return_inverse=True)[1], entry.rows)
+    above = belief.above(entry.more.belief, limit)
     kept.lay(folder / ABOVE, above, participants)
-    return {"belief": above}
+    return {"belief": above, "limit": limit}
+
+
+def _lay_beside(entry: Entry) -> dict[str, Any]:
+    if entry.more.covariates is None:
+        return {}
+    return {"maps": _packed(entry.maps), **_lay_covariates(entry.more.covariates, "covariates")}
 
 
 def _lay_loads(entry: Entry) -> dict[str, Any]:
@@ -184,7 +210,7 @@ PREPARED: dict[str, Prepare] = {
     "gradient-boosting": lambda entry, there, _: {} if "loads" in there else _lay_loads(entry),
     NETWORK: lambda entry, *_: _lay_network(entry),
     BELIEF: lambda entry, _, folder: _lay_belief(entry, folder),
-    WITH: lambda entry, *_: _lay_covariates(entry.more.covariates, "covariates") if entry.more.covariates else {},
+    WITH: lambda entry, *_: _lay_beside(entry),
     SITE: lambda entry, *_: _lay_sites(entry),
     PHASES: lambda entry, _, folder: _lay_phases(entry, folder),
 }
@@ -193,8 +219,25 @@ PREPARED: dict[str, Prepare] = {
 # -- each made from it ---------------------------------------------------------------------------
 
 
-def _recommended(made: Products, found: Laid, of: Rounds) -> Recipe:
-    return rivals.recommended(made, found.people.positive, made.person, of.inner_folds)
+def _by_maps(made: Products, found: Laid, key: str) -> Callable[[Trained], LinearModel]:
+    """Return what makes the model of a machine that was trained on the products of the maps under a key."""
+    grid = atlas.brain_grid(3)
+    return lambda trained: model_of(trained, made, found.maps(key), grid.data, grid.affine)
+
+
+def _recommended(found: Laid, of: Rounds) -> Recipe:
+    return rivals.recommended(found.made, found.people.positive, found.made.person, of.inner_folds)
+
+
+def _on_belief(found: Laid, of: Rounds) -> Recipe:
+    people = found.people.untied()
+    made, positive = replace(kept.read(found.folder / ABOVE), lesion_free=people.lesion_free), people.positive
+    return rivals.recommended(made, positive, made.person, of.inner_folds, _by_maps(made, found, "belief"))
+
+
+def _with_covariates(found: Laid, of: Rounds) -> Recipe:
+    own = found.covariates("covariates")
+    return clinical.beside_lesions(found.made, own, found.people, of.inner_folds, _by_maps(found.made, found, "maps"))
 
 
 def _network(found: Laid, of: Rounds) -> Recipe:
@@ -204,14 +247,12 @@ def _network(found: Laid, of: Rounds) -> Recipe:
 
 
 RECIPES: dict[str, Callable[[Laid, Rounds], Recipe]] = {
-    RECOMMENDED: lambda found, of: _recommended(found.made, found, of),
+    RECOMMENDED: _recommended,
     HONEST: lambda found, of: rivals.chi_square(found.lesions, found.people.positive, found.people.person, of.plan),
     VOLUME: lambda found, of: rivals.volume(found.made.volume, found.people.positive, found.people.person),
-    BELIEF: lambda found, of: _recommended(kept.read(found.folder / ABOVE), found, of),
-    WELCH: lambda found, of: belief.welch_svm(found.arrays["belief"], found.people, of.plan),
-    WITH: lambda found, of: clinical.beside_lesions(
-        found.made, found.covariates("covariates"), found.people, of.inner_folds
-    ),
+    BELIEF: _on_belief,
+    WELCH: lambda found, of: belief.welch_svm(found.arrays["belief"], found.people.untied(), of.plan),
+    WITH: _with_covariates,
     ALONE: lambda found, of: clinical.alone(found.covariates("covariates"), found.people, of.inner_folds),
     SITE: lambda found, of: clinical.alone(found.covariates("site"), found.people, of.inner_folds),
     PHASES: lambda found, of: rivals.all_phases(
@@ -229,14 +270,28 @@ RECIPES: dict[str, Callable[[Laid, Rounds], Recipe]] = {
 # -- and what is stored of it --------------------------------------------------------------------
 
 
-def _of_others(entry: Entry) -> tuple[np.ndarray, Purpose]:
+def _of_recommended(entry: Entry, _: Laid) -> tuple[np.ndarray, Purpose]:
+    return entry.maps, entry.purpose
+
+
+def _of_others(entry: Entry, _: Laid) -> tuple[np.ndarray, Purpose]:
     return entry.others, entry.of_others
 
 
-STORED: dict[str, Callable[[Entry], tuple[np.ndarray, Purpose]]] = {  # rivals with a model: the maps (N, V) it is for
-    VOLUME: lambda entry: (entry.maps, entry.purpose),
+def _of_belief(entry: Entry, found: Laid) -> tuple[np.ndarray, Purpose]:
+    norm = BeliefLimit(found.arrays["limit"], len(np.unique(entry.labelled.participants)))
+    return found.maps("belief"), Purpose(entry.purpose.levels, Threshold(0.0, "given"), ABOVE_LIMIT, norm)
+
+
+STORED: dict[str, Callable[[Entry, Laid], tuple[np.ndarray, Purpose]]] = {  # rivals with a model, and its maps (N, V)
+    VOLUME: _of_recommended,
+    BELIEF: _of_belief,
+    WELCH: _of_belief,
+    WITH: _of_recommended,
+    ALONE: _of_recommended,
     "linear-svm": _of_others,
     "l1-logistic": _of_others,
     "random-forest": _of_others,
     "gradient-boosting": _of_others,
+    NETWORK: _of_others,
 }

@@ -30,6 +30,7 @@ DESC = {"published": "", "leakage-free": "leakageFree"}  # the published maps ca
 def write_everything(result: GroupResult, output: Path, bids_dir: Path, lesion_map: str, report_viewer: str) -> None:
     """Write maps, models, tables, metrics.json, model card and last group.html."""
     describe(output, "RRMS against NMOSD by FLAIR", bids_dir, keep=True)
+    cohort = result.cohort
     _write_maps(result, output)
     weights = _weights(result.recommended)
     if weights is not None:
@@ -37,8 +38,9 @@ def write_everything(result: GroupResult, output: Path, bids_dir: Path, lesion_m
     for name, evaluation in result.evaluations.items():
         _write_model(result, evaluation, output / group_output("model", evaluation=name), lesion_map)
     if result.recommended:
+        about = _training(cohort, np.arange(len(cohort.scans)), result.recommended.calibration.lesion_free)
         for name, fitted in {"recommended": result.recommended, **result.recommended.kept}.items():
-            _write_calibrated(result, name, fitted, output / model_folder(name))
+            _write_calibrated(result, name, fitted, about, output / model_folder(name))
     for name, table in group_numbers.tables(result).items():
         formats.write_tsv(output / group_output("table", name=name), table)
     told = group_page.Told(group_numbers.metrics(result), group_numbers.facts(result))
@@ -93,13 +95,14 @@ def _write_model(result: GroupResult, evaluation: Evaluation, folder: Path, lesi
     storage.save(evaluation.model, folder, purpose, evaluation.name, about, lesions[:, evaluation.model.voxels])
 
 
-def _write_calibrated(result: GroupResult, name: str, found: Fitted, folder: Path) -> None:
+def _write_calibrated(result: GroupResult, name: str, found: Fitted, about: dict[str, object], folder: Path) -> None:
     asked: dict[str, Any] = result.provenance.parameters
-    by, cohort = found.calibration, result.cohort
+    by = found.calibration
     prevalence = asked["prevalence"] or by.prevalence
     made = Predictor(name, found.model, by, found.seen, found.purpose, prevalence, asked["coverage"])
-    about = _training(cohort, np.arange(len(cohort.scans)), by.lesion_free)
-    calibrated.save(made, folder, about | ({"chosen": found.chosen} if isinstance(found, Kept) else {}))
+    chosen = found.chosen if isinstance(found, Kept) else ()
+    # several settings stand in the model itself
+    calibrated.save(made, folder, about if isinstance(chosen, tuple) else about | {"chosen": chosen})
 
 
 def _training(cohort: Cohort, rows: np.ndarray, lesion_free: np.ndarray) -> dict[str, object]:

@@ -12,7 +12,7 @@ import numpy as np
 from bids_app.errors import BadInputError
 from bids_app.group import contest, entrants
 from bids_app.group.contest import Prepared
-from bids_app.group.entrants import Entry, Rounds
+from bids_app.group.entrants import Rounds
 from bids_app.learning.protocols import silent
 from bids_app.machine import parallel
 from bids_app.records.fitted import Kept, MapModel
@@ -68,22 +68,13 @@ def train(prepared: Prepared, seen: Seen, rounds: Rounds, workers: parallel.Work
     quiet = rounds._replace(plan=replace(rounds.plan, tell=silent, detail=silent))
     tasks = [_Task(prepared.folder, name, quiet) for name in wanted]
     done = {each.name: each for each in parallel.run(_trained, tasks, workers, _lost)}
-    looked_at = _seen(entry, wanted, seen)
-    found = {}
+    looked_at, there, found = {entry.purpose.lesion_map: seen}, entrants.laid(prepared.folder), {}
     for name in wanted:
-        _, purpose = entrants.STORED[name](entry)
+        maps, purpose = entrants.STORED[name](entry, there)
+        if purpose.lesion_map not in looked_at:
+            looked_at[purpose.lesion_map] = contest.seen_of(maps, entry.labelled)
         own = done[name]
         found[name] = Kept(purpose, own.model, own.calibration, looked_at[purpose.lesion_map], own.chosen)
-    return found
-
-
-def _seen(entry: Entry, names: list[str], own: Seen) -> dict[str, Seen]:
-    """Return what training saw, by name of the lesion map."""
-    found = {entry.purpose.lesion_map: own}
-    for name in names:
-        maps, purpose = entrants.STORED[name](entry)
-        if purpose.lesion_map not in found:
-            found[purpose.lesion_map] = contest.seen_of(maps, entry.labelled)
     return found
 
 

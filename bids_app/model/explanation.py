@@ -10,18 +10,19 @@ from scipy import ndimage
 from bids_app.image import atlas
 from bids_app.image.lesion import NEIGHBOURS
 from bids_app.lesions.places import DEFINITIONS, halves, places
-from bids_app.model.deciding import decisions
+from bids_app.model.deciding import covariate_parts, decisions
 from bids_app.recommended import linear
 from bids_app.records.cohort import Model
 from bids_app.records.fitted import MapModel
+from bids_app.records.machines import ALONE, Beside, Convolutional, Radial
 from bids_app.records.reasons import LeftOut, LesionPart, Reasons
 from bids_app.records.recommended import LinearModel
-from bids_app.records.trees import Trees
 
 __all__ = ["DEFINITIONS", "explain", "leave_out", "lesion_words", "template_places", "told", "why", "words"]
 
 MOST = 4  # places, or lesions, that are told
 LEAST = 0.005  # part of a decision that is worth telling
+SOME = 64  # maps without one lesion, decided at a time
 
 
 @cache
@@ -32,8 +33,8 @@ def template_places() -> dict[str, np.ndarray]:
     return places(grid.data, grid.affine, gm, wm)
 
 
-def explain(model: LinearModel, lesions: np.ndarray) -> Reasons:
-    """Return the parts of one scan's decision, from its lesion map (V,) on the template at 3 mm."""
+def explain(model: LinearModel, lesions: np.ndarray, beside: Beside = ALONE) -> Reasons:
+    """Return the parts of one scan's decision, from its map (V,) on the template at 3 mm and what stands beside it."""
     grid = atlas.brain_grid(3)
     parts = linear.contributions(model, lesions, grid.data, grid.affine)
     by_place = {
@@ -41,12 +42,13 @@ def explain(model: LinearModel, lesions: np.ndarray) -> Reasons:
         for name, where in template_places().items()
         for side, half in halves(grid.data, grid.affine).items()
     }
-    return Reasons(parts, by_place, linear.volume_part(model, lesions), model.intercept)
+    volume, covariates = linear.volume_part(model, lesions), covariate_parts(model, beside)
+    return Reasons(parts, by_place, volume, model.intercept, covariates)
 
 
-def why(model: Model | MapModel, lesions: np.ndarray) -> Reasons | LeftOut:
-    """Return why one scan is called so, from its lesion map (V,): parts of a sum where the model is one."""
-    return explain(model, lesions) if isinstance(model, LinearModel) else leave_out(model, lesions)
+def why(model: Model | MapModel, lesions: np.ndarray, beside: Beside = ALONE) -> Reasons | LeftOut:
+    """Return why one scan is called so, from its map (V,): parts of a sum where the model is one."""
+    return explain(model, lesions, beside) if isinstance(model, LinearModel) else leave_out(model, lesions, beside)
 
 
 def told(found: Reasons | LeftOut) -> str:
@@ -66,35 +68,47 @@ def words(reasons: Reasons) -> str:
     told = [(name, value) for name, value in ranked[:MOST] if abs(value) >= LEAST]
     rest = sum(reasons.places.values()) - sum(value for _, value in told)
     told += [("elsewhere", rest)] if abs(rest) >= LEAST else []
-    told += [("lesion volume", reasons.volume), ("without lesions", reasons.intercept)]
+    told += [*reasons.covariates.items(), ("lesion volume", reasons.volume), ("without lesions", reasons.intercept)]
     return "; ".join(f"{name} {value:+.2f}" for name, value in told)
 
 
 # -- lesion by lesion ----------------------------------------------------------------------------
 
 
-def leave_out(model: Model | Trees, lesions: np.ndarray) -> LeftOut:
-    """Return how the decision of an RBF machine or of trees changes when one lesion after the other is left out.
+def leave_out(model: Model | MapModel, lesions: np.ndarray, beside: Beside = ALONE) -> LeftOut:
+    """Return how the decision of a model that is no sum changes when one lesion after the other is left out.
 
-    A kernel mixes all voxels, and a tree its features, so that no sum of parts exists. Lesions are components (26
-    neighbours).
+    A kernel mixes all voxels, a tree its features and a network both, so that no sum of parts exists. Lesions are
+    components (26 neighbours); of a map of belief above its limit, of what is above it. Belief beside a lesion map is
+    what it is in training, on average, where a lesion is left out.
 
     Parameters
     ----------
-    model : Model or Trees
-    lesions : ndarray of bool, shape (V,)
-        Lesion map on the template at 3 mm.
+    model : Model or MapModel
+    lesions : ndarray, shape (V,)
+        Map on the template at 3 mm.
+    beside : Beside
+        Of this scan.
     """
     grid = atlas.brain_grid(3)
-    found, count = ndimage.label(atlas.on_grid(lesions).data, NEIGHBOURS)
+    found, count = ndimage.label(atlas.on_grid(lesions > 0).data, NEIGHBOURS)
     labels = found[grid.data]
-    looked_at = labels if isinstance(model, Trees) else labels[model.voxels]
+    looked_at = labels[model.voxels] if isinstance(model, Model | Radial) else labels
     seen = np.setdiff1d(looked_at, 0)  # the model looks at no voxel of the others
-    values = decisions(model, np.stack([lesions, *(lesions & (labels != k) for k in seen)]))
+    (value,) = decisions(model, lesions[None], beside)
     changes = np.zeros(count + 1)
-    changes[seen] = values[0] - values[1:]
+    for start in range(0, len(seen), SOME):
+        some = seen[start : start + SOME]
+        left = labels == some[:, None]
+        without = Beside(_normal(model, beside.belief, left) if isinstance(model, Convolutional) else None)
+        changes[some] = value - decisions(model, np.where(left, np.zeros(1, lesions.dtype), lesions), without)
     ranked = sorted(_told(labels, changes), key=lambda each: (-abs(each.change), each.centre))
-    return LeftOut(float(values[0]), tuple(ranked), changes[labels])
+    return LeftOut(float(value), tuple(ranked), changes[labels])
+
+
+def _normal(model: Convolutional, belief: np.ndarray | None, where: np.ndarray) -> np.ndarray | None:
+    """Return belief (n, V), of one scan (1, V), as it is on average where (n, V) bool says so."""
+    return np.where(where, model.mean, belief) if model.sees_belief and belief is not None else None
 
 
 def _told(labels: np.ndarray, changes: np.ndarray) -> list[LesionPart]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pandas as pd
 
 from bids_app import __version__
 from bids_app.bids.names import APP, Scan, set_output
-from bids_app.cohort import beliefs, lesion_maps
+from bids_app.cohort import beliefs, covariates, lesion_maps
 from bids_app.cohort.covariates import identifiers
 from bids_app.errors import BadInputError
 from bids_app.files import formats
@@ -19,8 +20,11 @@ from bids_app.model import deciding, explanation
 from bids_app.model.storage import nearest
 from bids_app.recommended import calibration, neighbours
 from bids_app.recommended.features import lesion_free
-from bids_app.records.recommended import Neighbour
+from bids_app.records.lesions import BeliefLimit
+from bids_app.records.machines import Beside, Cells, Number
+from bids_app.records.recommended import LinearModel, Neighbour
 from bids_app.records.results import StoredModel, StoredPredictor
+from bids_app.rivals.belief import above
 
 TABLE = set_output("predictions")
 CALIBRATED = "all models but published and leakage-free"
@@ -37,11 +41,14 @@ COLUMNS: dict[str, dict[str, object]] = {
         "Levels": {"both": "no decision: either group", "none": "no decision: unlike both groups"},
     },
     "reasons": {
-        "Description": "Linear models: what lesions in named places, the lesion volume and the intercept add to "
-        "decision_value. Others: decision_value minus that without the lesion, for the lesions that change it most. "
-        "Left and right as on the template",
+        "Description": "Linear models: what lesions in named places, covariates, the lesion volume and the intercept "
+        "add to decision_value; of models on belief, what is above its limit. Others: decision_value minus that "
+        "without the lesion, for the lesions that change it most. Left and right as on the template",
     },
-    "lesion_volume_mni_ml": {"Description": "Lesions inside the template's brain", "Units": "ml"},
+    "lesion_volume_mni_ml": {
+        "Description": "Lesions inside the template's brain; not of models on belief, which look at no lesion map",
+        "Units": "ml",
+    },
     "nearest_scans": {
         "Description": "The three training scans of either group whose lesions are most alike, with their distance: "
         f"that of square roots of smoothed, folded maps; {CALIBRATED}",
@@ -58,7 +65,8 @@ COLUMNS: dict[str, dict[str, object]] = {
         "Levels": {"True": "extrapolation", "False": "within the training data"},
     },
     "lesion_free": {
-        "Description": "No lesion inside the template's brain: the prediction says nothing about lesions",
+        "Description": "No lesion inside the template's brain: the prediction says nothing about lesions; not of "
+        "models on belief",
         "Levels": {"True": "no lesion", "False": "some lesion"},
     },
     "model_digest": {"Description": "SHA-256 of the model that predicted this row"},
@@ -73,6 +81,7 @@ def predict(
     cache_dir: Path,
     nprocs: int = 1,
     prevalence: float | None = None,
+    bids_dir: Path | None = None,
 ) -> pd.DataFrame:
     """Return one row a scan, with the columns of `COLUMNS`; those that a model has nothing for are missing.
 
@@ -85,33 +94,37 @@ def predict(
         As in `lesion_maps.Source`; lesion maps are taken at the model's own threshold.
     prevalence : float, optional
         Of the probabilities; None: the stored model's.
+    bids_dir : Path, optional
+        Data set whose tables hold the covariates, for models that look at some.
 
     Raises
     ------
     MissingInputError, BadInputError
-        As `lesion_maps.load`.
+        As `maps_of` and `beside_of`.
     """
-    lesions = lesions_of(stored, scans, output_dir, cache_dir, nprocs)
+    maps = maps_of(stored, scans, output_dir, cache_dir, nprocs)
+    beside = beside_of(stored, scans, output_dir, bids_dir)
+    of_lesions = not isinstance(stored.purpose.norm, BeliefLimit)
     ids = [identifiers(scan.name) for scan in scans]
     of_scans = {
         "participant_id": [each["participant_id"] for each in ids],
         "session_id": [each.get("session_id") for each in ids],
         "scan": [scan.name for scan in scans],
-        "lesion_volume_mni_ml": lesions.sum(axis=1) * brain_grid(3).voxel_ml,
-        "lesion_free": lesion_free(lesions),
+        "lesion_volume_mni_ml": maps.sum(axis=1) * brain_grid(3).voxel_ml if of_lesions else None,
+        "lesion_free": lesion_free(maps) if of_lesions else None,
         "model_digest": stored.digest,
     }
     if isinstance(stored, StoredPredictor):
-        table = pd.DataFrame(of_scans | _by_calibrated(stored, lesions, prevalence))
+        table = pd.DataFrame(of_scans | _by_calibrated(stored, maps, beside, prevalence))
     else:
-        table = pd.DataFrame(of_scans | _by_voxels(stored, lesions))
+        table = pd.DataFrame(of_scans | _by_voxels(stored, maps))
     return table.reindex(columns=list(COLUMNS))
 
 
-def lesions_of(
+def maps_of(
     stored: StoredModel | StoredPredictor, scans: Sequence[Scan], output_dir: Path, cache_dir: Path, nprocs: int
 ) -> np.ndarray:
-    """Return lesion maps (N, V) as a model's own were made: at its threshold, or against its norm.
+    """Return maps (N, V) as a model's own were made: lesions at its threshold or against its norm, or belief above it.
 
     Raises
     ------
@@ -119,10 +132,57 @@ def lesions_of(
         As `lesion_maps.load` and `beliefs.load`.
     """
     purpose = stored.purpose
+    if isinstance(purpose.norm, BeliefLimit):
+        return above(beliefs.load(scans, output_dir), purpose.norm.limit)
     if purpose.norm is not None:
         return beliefs.over_norm(beliefs.load(scans, output_dir), purpose.norm)
     source = lesion_maps.Source(tuple(scans), output_dir, purpose.lesion_map, cache_dir, nprocs)
     return lesion_maps.load(source, purpose.threshold.value, given=purpose.threshold.origin == "given")
+
+
+def beside_of(
+    stored: StoredModel | StoredPredictor, scans: Sequence[Scan], output_dir: Path, bids_dir: Path | None
+) -> Beside:
+    """Return what else a model looks at: belief maps in the derivatives, covariates in the data set's tables.
+
+    Raises
+    ------
+    MissingInputError, BadInputError
+        As `beliefs.load` and `cells_of`.
+    """
+    belief = beliefs.load(scans, output_dir) if deciding.looks_at_belief(stored.model) else None
+    return Beside(belief, cells_of(stored, scans, bids_dir))
+
+
+def cells_of(
+    stored: StoredModel | StoredPredictor, scans: Sequence[Scan], bids_dir: Path | None
+) -> Sequence[Cells] | None:
+    """Return the covariates of scans that a model looks at; None where it looks at none.
+
+    Raises
+    ------
+    MissingInputError, BadInputError
+        A column is missing, or holds something else than a number where training saw numbers.
+    """
+    model = stored.model
+    if not isinstance(model, LinearModel) or not model.covariates:
+        return None
+    if bids_dir is None:
+        raise BadInputError("the model looks at covariates", "--model", "give the data set whose tables hold them")
+    found = covariates.cells(scans, bids_dir, deciding.covariates_of(model))
+    for scan, row in zip(scans, found, strict=True):
+        for each in model.covariates:
+            if isinstance(each, Number) and not _is_number(row[each.name]):
+                what = f"{each.name} of {scan.name} is {row[each.name]!r}, which is no number"
+                raise BadInputError(what, bids_dir, "write a number, or n/a where it is unknown")
+    return found
+
+
+def _is_number(cell: str | None) -> bool:
+    try:
+        return cell is None or math.isfinite(float(cell))
+    except ValueError:
+        return False
 
 
 def _by_voxels(stored: StoredModel, lesions: np.ndarray) -> dict[str, object]:
@@ -134,7 +194,7 @@ def _by_voxels(stored: StoredModel, lesions: np.ndarray) -> dict[str, object]:
     return {
         "prediction": np.where(decisions >= 0, *stored.purpose.levels),
         "decision_value": decisions,
-        "reasons": _reasons(stored, lesions),
+        "reasons": _reasons(stored, lesions, Beside()),
         "n_voxels": len(stored.model.voxels),
         "voxels_hit": chosen.sum(axis=1),
         "nearest_training_distance": distances.astype(int),
@@ -142,11 +202,13 @@ def _by_voxels(stored: StoredModel, lesions: np.ndarray) -> dict[str, object]:
     }
 
 
-def _by_calibrated(stored: StoredPredictor, lesions: np.ndarray, prevalence: float | None) -> dict[str, object]:
+def _by_calibrated(
+    stored: StoredPredictor, maps: np.ndarray, beside: Beside, prevalence: float | None
+) -> dict[str, object]:
     grid, by = brain_grid(3), stored.calibration
-    decisions = deciding.decisions(stored.model, lesions)
-    sets = calibration.sets(by, decisions, lesion_free(lesions), stored.coverage)
-    own = neighbours.sketch(lesions, grid.data, grid.affine)
+    decisions = deciding.decisions(stored.model, maps, beside)
+    sets = calibration.sets(by, decisions, lesion_free(maps), stored.coverage)
+    own = neighbours.sketch(maps, grid.data, grid.affine)
     near = [neighbours.nearest(each, stored.seen.sketches, by.positive, stored.seen.scans) for each in own]
     apart = np.array([min(each.distance for group in found.values() for each in group) for found in near])
     names = {(True, False): stored.purpose.levels[0], (False, True): stored.purpose.levels[1], (True, True): "both"}
@@ -157,7 +219,7 @@ def _by_calibrated(stored: StoredPredictor, lesions: np.ndarray, prevalence: flo
         "probability": calibration.probability(by, decisions, assumed),
         "prevalence": assumed,
         "conformal_set": [names.get((bool(a), bool(b)), "none") for a, b in sets],
-        "reasons": _reasons(stored, lesions),
+        "reasons": _reasons(stored, maps, beside),
         "nearest_scans": [_neighbours(found, stored.purpose.levels) for found in near],
         "nearest_training_distance": apart,
         "out_of_range": _outside(decisions, float(by.decisions.min()), float(by.decisions.max()))
@@ -165,8 +227,8 @@ def _by_calibrated(stored: StoredPredictor, lesions: np.ndarray, prevalence: flo
     }
 
 
-def _reasons(stored: StoredModel | StoredPredictor, lesions: np.ndarray) -> list[str]:
-    return [explanation.told(explanation.why(stored.model, each)) for each in lesions]
+def _reasons(stored: StoredModel | StoredPredictor, maps: np.ndarray, beside: Beside) -> list[str]:
+    return [explanation.told(explanation.why(stored.model, each, beside.of(k))) for k, each in enumerate(maps)]
 
 
 def _neighbours(found: Mapping[bool, Sequence[Neighbour]], levels: tuple[str, str]) -> str:

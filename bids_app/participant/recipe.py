@@ -102,7 +102,7 @@ def _summary(options: Options, found: Found, outcomes: Sequence[Outcome]) -> End
 def process(options: Options, scans: Sequence[Scan], place: Workplace) -> list[Outcome]:
     """Process all scans, write the data set's files, tables and reports, and return how each scan ended."""
     output = options.output_dir
-    model = _load(options.model) if options.model else None
+    model = _load(options.model, options.bids_dir, scans) if options.model else None
     write_dataset_files(output, options.bids_dir)
     masks = _given(options, scans)
     tasks = [_task(options, scan, place, masks.get(scan.name)) for scan in scans]
@@ -175,10 +175,13 @@ def _still_there(outcome: Outcome, output: Path) -> Outcome:
     return replace(outcome, status="failed", line=line)
 
 
-def _load(path: Path) -> StoredModel | StoredPredictor:
-    from bids_app.model import stored  # its libraries take seconds to import: only where they are needed
+def _load(path: Path, bids_dir: Path, scans: Sequence[Scan]) -> StoredModel | StoredPredictor:
+    """Return the stored model; covariates that it looks at are looked for before anything long begins."""
+    from bids_app.model import prediction, stored  # their libraries take seconds to import: only where needed
 
-    return stored.load(path)
+    found = stored.load(path)
+    prediction.cells_of(found, scans, bids_dir)
+    return found
 
 
 def _predict(options: Options, model: StoredModel | StoredPredictor, scans: Sequence[Scan], work_dir: Path) -> None:
@@ -189,9 +192,10 @@ def _predict(options: Options, model: StoredModel | StoredPredictor, scans: Sequ
     if not scans:
         return
     output = options.output_dir
-    table = prediction.predict(model, scans, output, work_dir / "maps", options.nprocs, options.prevalence)
+    place = output, work_dir / "maps", options.nprocs
+    table = prediction.predict(model, scans, *place, options.prevalence, options.bids_dir)
     path = prediction.write(table, output)
-    reasons.write(model, scans, output, work_dir / "maps", options.nprocs)
+    reasons.write(model, scans, *place, options.bids_dir)
     for row in table.itertuples():
         log.info("%s: %s (decision value %+.3f)", row.scan, row.prediction, row.decision_value)
     log.info("predictions: %s", path)

@@ -131,7 +131,8 @@ def sets(by: Calibration, decisions: np.ndarray, lesion_free: np.ndarray, covera
 
     Of each group's scans the share ``coverage`` holds the group in its set. Scans without lesions all have the same
     decision value, one large tie: where they hold the group they do so all together, more often than asked for, and
-    the others are then compared among themselves, so that theirs is the coverage asked for.
+    the others are then compared among themselves, so that theirs is the coverage asked for. Where calibration knows
+    of no such scan, each is compared by its own decision value.
 
     Parameters
     ----------
@@ -162,7 +163,7 @@ def sets(by: Calibration, decisions: np.ndarray, lesion_free: np.ndarray, covera
         less = np.concatenate([[0.0], np.cumsum(weights[among][order])])
         at_most = less[np.searchsorted(typical[among][order], sign * decisions, "right")]
         p = (1 + at_most) / (1 + weights[among].sum())
-        found[:, column] = np.where(lesion_free, free_stays, p > 1 - coverage)
+        found[:, column] = np.where(lesion_free & by.lesion_free.any(), free_stays, p > 1 - coverage)
     return found
 
 

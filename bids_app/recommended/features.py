@@ -60,11 +60,7 @@ def projection(mask: np.ndarray, affine: np.ndarray, kind: Kind) -> Projection:
     scale = np.diag(affine)[:3]
     if not mask.any() or np.any(affine[:3, :3] != np.diag(scale)) or np.any(scale <= 0):
         raise BadInputError("features need a mask on an upright grid", remedy="use the template's grid")
-    box = tuple(
-        slice(int(found[0]), int(found[-1]) + 1)
-        for axis in range(3)
-        for found in [np.flatnonzero(mask.any(axis=tuple({0, 1, 2} - {axis})))]
-    )
+    box = box_of(mask)
     places = [affine[k, 3] + scale[k] * np.arange(part.start, part.stop) for k, part in enumerate(box)]
     wanted = list(places)
     inside = mask[box]
@@ -78,6 +74,15 @@ def projection(mask: np.ndarray, affine: np.ndarray, kind: Kind) -> Projection:
         near = _weights(wanted[0], places[0], scale[0], 0) + _weights(-wanted[0], places[0], scale[0], 0)
         inside = np.tensordot(near > 0, inside, axes=1) > 0
     return Projection(mask, box, (axes[0], axes[1], axes[2]), inside)
+
+
+def box_of(mask: np.ndarray) -> tuple[slice, ...]:
+    """Return the smallest box (three slices) that holds a brain mask (X, Y, Z)."""
+    return tuple(
+        slice(int(found[0]), int(found[-1]) + 1)
+        for axis in range(3)
+        for found in [np.flatnonzero(mask.any(axis=tuple({0, 1, 2} - {axis})))]
+    )
 
 
 def project(of: Projection, maps: np.ndarray, dtype: type = np.float32) -> np.ndarray:

@@ -6,6 +6,8 @@ probabilities, calls and sets can be compared.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from bids_app.learning.division import folds
@@ -13,14 +15,20 @@ from bids_app.learning.protocols import Plan, select
 from bids_app.learning.refit import refit
 from bids_app.learning.sweep import Packed
 from bids_app.recommended.calibration import calibrate, platt
-from bids_app.recommended.machine import decide, labels_of, train
-from bids_app.recommended.nested import Recipe, Tested
+from bids_app.recommended.machine import Trained, decide, labels_of, train
+from bids_app.recommended.nested import Recipe, Tested, not_stored
 from bids_app.recommended.products import Products
 from bids_app.records.recommended import LinearModel
 
 
-def recommended(of: Products, positive: np.ndarray, participants: np.ndarray, inner_folds: int) -> Recipe:
-    """Return the recommended recipe on the products of all scans (`products.products`)."""
+def recommended(
+    of: Products,
+    positive: np.ndarray,
+    participants: np.ndarray,
+    inner_folds: int,
+    by_maps: Callable[[Trained], LinearModel] | None = None,
+) -> Recipe:
+    """Return the recommended recipe on the products of all scans (`products.products`); ``by_maps`` makes its model."""
     groups = labels_of(positive, participants)
 
     def recipe(training: np.ndarray, test: np.ndarray, seed: int) -> Tested:
@@ -28,7 +36,8 @@ def recommended(of: Products, positive: np.ndarray, participants: np.ndarray, in
         seen = np.zeros(len(groups), bool)  # not even the labels of the others are handed over
         seen[people] = groups[people]
         trained = train(of, seen, people, inner_folds, seed)
-        return Tested(decide(of, trained.dual, test), trained.calibration, trained.settings)
+        model = (lambda: by_maps(trained)) if by_maps else not_stored
+        return Tested(decide(of, trained.dual, test), trained.calibration, trained.settings, model)
 
     return recipe
 

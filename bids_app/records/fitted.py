@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from bids_app.records.further import Further
+from bids_app.records.machines import Convolutional, Radial
 from bids_app.records.recommended import Calibration, Contest, LinearModel, Permutation, Purpose, Seen
 from bids_app.records.trees import Trees
 
-MapModel = LinearModel | Trees  # what decides by a lesion map, and is calibrated
+MapModel = LinearModel | Trees | Radial | Convolutional  # what decides by a map, and is calibrated
 
 
 @dataclass(frozen=True)

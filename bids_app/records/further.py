@@ -20,17 +20,17 @@ class Covariates:
         K columns of the data set's tables.
     values : ndarray of float, shape (N, K)
         Numbers, or numbers that stand for words; nan where missing.
-    coded : tuple of bool
-        Whether a column holds words.
+    words : tuple of tuple of str
+        What the numbers of each column stand for, from 0 on; none where they are numbers.
     """
 
     names: tuple[str, ...]
     values: np.ndarray
-    coded: tuple[bool, ...]
+    words: tuple[tuple[str, ...], ...]
 
     def __post_init__(self) -> None:
         need(self.values.ndim == 2 and self.values.shape[1] == len(self.names), "each covariate needs a column")
-        need(len(self.coded) == len(self.names), "each covariate holds numbers or words")
+        need(len(self.words) == len(self.names), "each covariate holds numbers or words")
 
 
 @dataclass(frozen=True)

@@ -43,6 +43,20 @@ class CohortNorm:
 
 
 @dataclass(frozen=True)
+class BeliefLimit:
+    """How far belief is normal at each of the template's V brain voxels at 3 mm: what is above it is looked at.
+
+    ``limit`` (V,) float64 is of a cohort's own training scans; ``people`` counts whom it is of.
+    """
+
+    limit: np.ndarray
+    people: int
+
+    def __post_init__(self) -> None:
+        need(self.limit.ndim == 1 and self.limit.dtype == np.float64, "a limit of belief is a float64 a brain voxel")
+
+
+@dataclass(frozen=True)
 class Given:
     """A lesion mask that somebody made: bool, where it lies, whether on the template, and who made it in words."""
 

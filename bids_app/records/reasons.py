@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -19,17 +19,20 @@ class Reasons:
         Their sums over named places, left and right.
     volume, intercept : float
         What the log volume adds, and the decision of a scan without lesions.
+    covariates : dict of float
+        What each covariate adds, by its name and what it is of this scan.
     """
 
     parts: np.ndarray
     places: dict[str, float]
     volume: float
     intercept: float
+    covariates: dict[str, float] = field(default_factory=dict)
 
     @property
     def decision(self) -> float:
         """The decision value."""
-        return float(self.parts.sum()) + self.volume + self.intercept
+        return float(self.parts.sum()) + self.volume + self.intercept + sum(self.covariates.values())
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,11 @@ from typing import NamedTuple
 import numpy as np
 
 from bids_app.records.cohort import Measure, Threshold
-from bids_app.records.lesions import CohortNorm
+from bids_app.records.lesions import BeliefLimit, CohortNorm
+from bids_app.records.machines import Number, Word
 from bids_app.records.need import need
+
+BELIEF = "belief"  # in place of a lesion map's name: belief above what is normal at its place
 
 
 class Kind(NamedTuple):
@@ -40,6 +43,8 @@ class Neighbour(NamedTuple):
 class LinearModel:
     """``decision = sum_k weights_k . sqrt(A_k m) + volume log(1 + sum m) + intercept`` of a lesion map m.
 
+    Where there are covariates, plus what each adds.
+
     Attributes
     ----------
     kinds : tuple of Kind
@@ -48,6 +53,7 @@ class LinearModel:
     volume, intercept : float
     settings : tuple of Setting
         The choices whose mean the model is.
+    covariates : tuple of Number or Word
     """
 
     kinds: tuple[Kind, ...]
@@ -55,6 +61,7 @@ class LinearModel:
     volume: float
     intercept: float
     settings: tuple[Setting, ...]
+    covariates: tuple[Number | Word, ...] = ()
 
     def __post_init__(self) -> None:
         need(len(self.kinds) == len(self.weights), f"{len(self.kinds)} kinds need as many weights")
@@ -280,10 +287,10 @@ class Purpose:
 
     ``levels`` are the names of the positive and of the negative group, ``threshold`` and ``lesion_map`` those of the
     maps it was trained on and must be used with, and ``norm`` what these were measured against where that is of its own
-    cohort.
+    cohort. With a `BeliefLimit` the maps hold belief above it, and ``lesion_map`` is `BELIEF`.
     """
 
     levels: tuple[str, str]
     threshold: Threshold
     lesion_map: str
-    norm: CohortNorm | None = None
+    norm: CohortNorm | BeliefLimit | None = None

@@ -267,7 +267,7 @@ class Predictor:
     ----------
     protocol : str
         Name of the recipe, as in the table of recipes.
-    model : LinearModel or Trees
+    model : MapModel
     calibration : Calibration
     seen : Seen
     purpose : Purpose

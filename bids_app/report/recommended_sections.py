@@ -43,16 +43,10 @@ MEANING = {  # rows that need a word
     "cnn": "small 3D convolutional network on {maps}, its number of epochs chosen",
 }
 ALWAYS_STORED = ("recommended", "leakage-free", "published")
-_NO_MAP, _OWN_NORM = "needs what no map of a scan tells", "measures belief against the scans of this cohort"
 WITHOUT = {  # rows whose model is not stored, and why
-    "recommended, belief": _OWN_NORM,
-    "leakage-free, belief": _OWN_NORM,
-    "recommended, covariates": _NO_MAP,
-    "covariates alone": _NO_MAP,
-    "site alone": _NO_MAP,
+    "site alone": "tells what the site gives away, and is no classifier",
     "recommended, all phases": "is the recommended one of a run without --max-days-since-relapse",
     "recommended, one site left out": "is a model for each site; on all sites it is the recommended one",
-    "cnn": "would need torch wherever it is used",
 }
 SCANS = {"with_lesions": "with lesions", "lesion_free": "without lesions"}
 

@@ -22,6 +22,7 @@ from bids_app.learning.sweep import DIGITS
 from bids_app.recommended.calibration import calibrate
 from bids_app.recommended.nested import Recipe, Tested
 from bids_app.records.cohort import Cell
+from bids_app.records.machines import Radial
 from bids_app.rivals.chosen import People
 
 Z = 2.54  # SD above the median of a place that its norm reaches to, as published for the whole brain
@@ -32,8 +33,8 @@ TOL = 1e-3
 CHUNK = 4096  # voxels at a time
 
 
-def excess(belief: np.ndarray, person: np.ndarray, rows: np.ndarray | None = None) -> np.ndarray:
-    """Return belief above the norm of its place, 0 below.
+def limit(belief: np.ndarray, person: np.ndarray, rows: np.ndarray | None = None) -> np.ndarray:
+    """Return how far belief is normal at each place, float64 (V,).
 
     The norm is that of the cohort itself: median and MAD over the participants' mean maps, reaching to the median +
     2.54 SD. It looks at no label, so it is made once; or anew in every fold, from the training ``rows`` alone.
@@ -45,20 +46,10 @@ def excess(belief: np.ndarray, person: np.ndarray, rows: np.ndarray | None = Non
     person : ndarray of int, shape (N,)
     rows : ndarray of int, optional
         Scans that the norm is of. None: all.
-
-    Returns
-    -------
-    ndarray of float32, shape (N, V)
-
-    Examples
-    --------
-    >>> belief = np.array([[0.0, 0.0], [0.1, 0.0], [-0.1, 0.0], [1.0, 0.0]])
-    >>> excess(belief, np.arange(4)).astype(float).round(2).tolist()
-    [[0.0, 0.0], [0.0, 0.0], [0.0, 0.0], [0.57, 0.0]]
     """
     rows = np.arange(len(belief)) if rows is None else rows
     who = np.unique(person[rows], return_inverse=True)[1]
-    found, counts = np.empty(belief.shape, np.float32), np.bincount(who)
+    found, counts = np.empty(belief.shape[1]), np.bincount(who)
     for start in range(0, belief.shape[1], CHUNK):
         part = slice(start, start + CHUNK)
         means = np.zeros((len(counts), belief[:, part].shape[1]))
@@ -66,7 +57,23 @@ def excess(belief: np.ndarray, person: np.ndarray, rows: np.ndarray | None = Non
         means /= counts[:, None]
         centre = np.median(means, axis=0)
         sd = np.maximum(SD_PER_MAD * np.median(np.abs(means - centre), axis=0), LEAST_SD)
-        found[:, part] = np.maximum(belief[:, part] - (centre + Z * sd), 0)
+        found[part] = centre + Z * sd
+    return found
+
+
+def above(belief: np.ndarray, limit: np.ndarray) -> np.ndarray:
+    """Return what of belief (N, V) is above its limit (V,), float32, 0 below.
+
+    Examples
+    --------
+    >>> belief = np.array([[0.0, 0.0], [0.1, 0.0], [-0.1, 0.0], [1.0, 0.0]])
+    >>> above(belief, limit(belief, np.arange(4))).astype(float).round(2).tolist()
+    [[0.0, 0.0], [0.0, 0.0], [0.0, 0.0], [0.57, 0.0]]
+    """
+    found = np.empty(belief.shape, np.float32)
+    for start in range(0, belief.shape[1], CHUNK):
+        part = slice(start, start + CHUNK)
+        found[:, part] = np.maximum(belief[:, part] - limit[part], 0)
     return found
 
 
@@ -115,9 +122,23 @@ def welch_svm(values: np.ndarray, people: People, plan: Plan) -> Recipe:
         trained = train_svc(kernel[: len(training)], labels, cell.C, REFIT_TOL)
         decisions = trained.decide(kernel[len(training) :])
         known = calibrate(found[k, c, g], labels, person, people.lesion_free[training], float(decisions[-1]))
-        return Tested(decisions[:-1], known, cell)
+
+        def model() -> Radial:
+            support = seen[np.ix_(trained.rows, voxels)] / unit
+            return Radial(voxels, support, trained.dual_coef, cell.gamma, float(unit), trained.intercept)
+
+        return Tested(decisions[:-1], known, cell, model)
 
     return recipe
+
+
+def decide(model: Radial, above: np.ndarray) -> np.ndarray:
+    """Return decision values (n,), positive group if >= 0, of belief above its limit (n, V), in double precision."""
+    values = np.empty(len(above))
+    for row, scan in enumerate(above[:, model.voxels] / np.float32(model.unit)):
+        squared = ((model.support - scan).astype(np.float64) ** 2).sum(axis=1)
+        values[row] = float(np.exp(-model.gamma * squared) @ model.dual_coef) + model.intercept
+    return values
 
 
 def _unit(seen: np.ndarray) -> np.float32:

@@ -48,6 +48,10 @@ class People(NamedTuple):
     person: np.ndarray
     lesion_free: np.ndarray
 
+    def untied(self) -> People:
+        """Return them for recipes that tell scans without lesions apart, by belief or covariates: none ties."""
+        return self._replace(lesion_free=np.zeros_like(self.lesion_free))
+
 
 def recipe(fit: Fit, settings: Sequence[Setting], people: People, inner_folds: int) -> Recipe:
     """Return a classifier as a recipe.

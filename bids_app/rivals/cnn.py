@@ -18,6 +18,7 @@ from bids_app.learning.division import folds
 from bids_app.learning.protocols import fold_numbers
 from bids_app.recommended.calibration import calibrate
 from bids_app.recommended.nested import Recipe, Tested
+from bids_app.records.machines import Convolutional
 from bids_app.rivals.chosen import People, auc_of_participants, balanced
 from bids_app.rivals.volumes import Maps, moved, scale, volumes
 
@@ -42,7 +43,7 @@ def recipe(maps: Maps, people: People, inner_folds: int, threads: int = 1) -> Re
     """
 
     def tested(training: np.ndarray, test: np.ndarray, seed: int) -> Tested:
-        own = People(*(each[training] for each in people))
+        own = People(*(each[training] for each in (people if maps.belief is None else people.untied())))
         with _apart(seed, threads):
             seen = maps.take(training)
             found, known = choose(seen, own, inner_folds, seed)
@@ -50,7 +51,7 @@ def recipe(maps: Maps, people: People, inner_folds: int, threads: int = 1) -> Re
             at_zero = float(net.decide(_nothing(seen, net))[0])
             decisions = net.decide(maps.take(test))
         by = calibrate(found, own.positive, own.person, own.lesion_free, at_zero)
-        return Tested(decisions, by, {**known, "channels": 1 if maps.belief is None else 2})
+        return Tested(decisions, by, {**known, "channels": 1 if maps.belief is None else 2}, net.as_arrays)
 
     return tested
 
@@ -143,6 +144,14 @@ class Net:
                 both = self.layers(image) + self.layers(image.flip(2))
                 found[rows] = both[:, 0].double().cpu().numpy() / 2
         return found
+
+    def as_arrays(self) -> Convolutional:
+        """Return the network as plain arrays, which decide as it does."""
+        found = [each.detach().cpu().numpy().astype(np.float32) for each in self.layers.parameters()]
+        *convolutions, weights, intercept = found  # a kernel and a bias in turn
+        mean = np.zeros(0, np.float32) if self.seen.belief is None else self.scale.mean
+        kernels, biases = tuple(convolutions[::2]), tuple(convolutions[1::2])
+        return Convolutional(kernels, biases, weights[0], float(intercept[0]), mean, self.scale.sd)
 
 
 def layers(shape: tuple[int, ...]) -> Any:

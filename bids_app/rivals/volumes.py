@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from bids_app.recommended.features import box_of
+
 SHIFT = 2  # voxels: the farthest that a scan is moved along each axis
 
 
@@ -52,12 +54,7 @@ def scale(maps: Maps, person: np.ndarray) -> Scale:
 
 def volumes(maps: Maps, by: Scale) -> np.ndarray:
     """Return the box about the brain, (n, channels, x, y, z) float32: lesions, then belief on its scale; 0 outside."""
-    box = tuple(
-        slice(int(found[0]), int(found[-1]) + 1)
-        for axis in range(3)
-        for found in [np.flatnonzero(maps.mask.any(axis=tuple({0, 1, 2} - {axis})))]
-    )
-    inside = maps.mask[box]
+    inside = maps.mask[box_of(maps.mask)]
     found = np.zeros((len(maps.lesions), 1 if maps.belief is None else 2, *inside.shape), np.float32)
     found[:, 0][:, inside] = maps.lesions
     if maps.belief is not None:
