@@ -31,11 +31,18 @@ from bids_app.cohort import covariates, labels, ratings
 from bids_app.errors import BidsAppError
 from bids_app.files import formats
 from bids_app.image import intake
+from bids_app.image.atlas import brain_grid
 from bids_app.image.geometry import canonical, centred
-from bids_app.learning.classifier import decide
-from bids_app.model import seal, storage
+from bids_app.model import calibrated, deciding, forms, seal, storage, stored
+from bids_app.recommended.features import box_of, projection
 from bids_app.records.cohort import Model, Threshold
-from bids_app.records.recommended import Purpose
+from bids_app.records.fitted import MapModel
+from bids_app.records.lesions import BeliefLimit
+from bids_app.records.machines import Beside, Convolutional, Number, Radial, Word
+from bids_app.records.recommended import BELIEF, Calibration, Kind, LinearModel, Purpose, Seen, Setting
+from bids_app.records.results import Predictor
+from bids_app.records.trees import BOOSTING, Trees
+from bids_app.rivals.convolution import places
 
 SCANS = ("sub-01_ses-1", "sub-02_ses-1")
 LEVELS = ("RRMS", "NMOSD")
@@ -191,7 +198,7 @@ def read_tables(folder: Path) -> object:
 
 
 def read_model(folder: Path) -> object:
-    """As `storage.load`, then the model in use; seals are made anew, as an enemy would, half of the time."""
+    """As `stored.load`, then the model in use; seals are made anew, as an enemy would, half of the time."""
     path = folder / "model.json"
     kept = path.read_bytes()
     if len(kept) % 2:
@@ -203,12 +210,14 @@ def read_model(folder: Path) -> object:
         except (ValueError, TypeError, KeyError, OSError):
             path.write_bytes(kept)
     try:
-        stored = storage.load(folder)
+        found = stored.load(folder)
     finally:
         path.write_bytes(kept)
-    if not np.isfinite(decide(stored.model, np.zeros((1, 50_000), bool))).all():
+    maps = np.zeros((1, int(brain_grid(3).data.sum())), bool)
+    beside = Beside(maps.astype(np.float32), ({"age": "30", "sex": "X"},))
+    if not np.isfinite(deciding.decisions(found.model, maps, beside)).all():
         raise ArithmeticError("a decision that is not finite")
-    return stored
+    return found
 
 
 def model_files() -> dict[str, bytes]:
@@ -219,6 +228,44 @@ def model_files() -> dict[str, bytes]:
         place = Path(folder)
         storage.save(model, place, purpose=Purpose(LEVELS, Threshold(0.32, "given"), "published"),
                        protocol="leakage-free", training={"n_scans": 9}, train_lesions=lesions)  # fmt: skip
+        return {path.name: path.read_bytes() for path in sorted(place.iterdir())}
+
+
+def calibrated_models() -> dict[str, MapModel]:
+    """One model of every kind that is calibrated."""
+    rng, grid, kind = np.random.default_rng(0), brain_grid(3), Kind(20.0, True)
+    size = int(projection(grid.data, grid.affine, kind).inside.sum())
+    parts = Number("age", 30.0, 31.0, 0.1), Word("sex", "F", {"F": 0.2, "M": -0.1}, 0.0)
+    node = np.arange(3)
+    left = 2 * places(grid.data[box_of(grid.data)].shape, 2)
+    few = [rng.normal(size=shape).astype(np.float32) for shape in ((3, 2, 3, 3, 3), (2, 3, 3, 3, 3), (3,), (2,))]
+    return {
+        forms.LINEAR: LinearModel((kind,), (rng.normal(size=size),), 0.5, 0.1, (Setting(kind, 0.5, 1.0),), parts),
+        forms.TREES: Trees(
+            BOOSTING, 0.1, np.array([0]), np.array([0, -1, -1], np.int32), np.array([0.5, 0, 0]),
+            np.array([0, 0.3, -0.2]), np.where(node, node, 1), np.where(node, node, 2),
+        ),
+        forms.RADIAL: Radial(
+            np.array([5, 3, 99]), np.eye(3, dtype=np.float32), np.array([0.5, -0.2, -0.3]), 0.2, 0.4, 0.1
+        ),
+        forms.CONVOLUTIONAL: Convolutional(
+            tuple(few[:2]), tuple(few[2:]), rng.normal(size=left).astype(np.float32), 0.1,
+            rng.normal(size=int(grid.data.sum())).astype(np.float32), 0.3,
+        ),
+    }  # fmt: skip
+
+
+def calibrated_files(model: MapModel) -> dict[str, bytes]:
+    """The files of a calibrated model; a radial one is for belief above its limit."""
+    n, rng = 6, np.random.default_rng(1)
+    by = Calibration(rng.normal(size=n), np.arange(n) % 2 == 0, np.zeros(n, bool), np.ones(n), 0.1, 1.0, 0.0, 0.5)
+    seen = Seen(tuple(f"sub-{k}" for k in range(n)), rng.random((n, 20)).astype(np.float32), 1.0)
+    limit = BeliefLimit(np.zeros(int(brain_grid(3).data.sum())), 7)
+    on_belief = isinstance(model, Radial)
+    purpose = Purpose(LEVELS, Threshold(0.32, "given"), *((BELIEF, limit) if on_belief else ("published",)))
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder)
+        calibrated.save(Predictor("recommended", model, by, seen, purpose, 0.5, 0.9), place, {"n_scans": n})
         return {path.name: path.read_bytes() for path in sorted(place.iterdir())}
 
 
@@ -237,6 +284,10 @@ def targets() -> dict[str, Target]:
     return {
         "nifti": Target(read_scan, {"scan.nii.gz": nifti()}, harmed_nifti),
         "model": Target(read_model, model_files(), harmed_zip),
+        **{
+            f"{kind} model": Target(read_model, calibrated_files(model), harmed_zip)
+            for kind, model in calibrated_models().items()
+        },
         "tables": Target(read_tables, tsv, harmed_table),
         "rows": Target(lambda f: covariates.read_rows(f / "t.tsv"), {"t.tsv": rows}, harmed_table),
         "raters": Target(

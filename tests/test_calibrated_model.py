@@ -123,6 +123,18 @@ def test_arrays_that_are_no_model_are_refused(folder: Path, tmp_path: Path, what
         calibrated.load(place)
 
 
+@pytest.mark.parametrize("fwhm", [float("nan"), -1.0, 1e6])
+def test_a_smoothing_that_is_none_is_refused(folder: Path, tmp_path: Path, fwhm: float) -> None:
+    """Found by random harm: with an undefined width every decision was undefined."""
+    place = _changed(folder, tmp_path)
+    content = json.loads((place / "model.json").read_text("utf-8"))
+    content["kinds"][0]["fwhm"] = fwhm
+    with np.load(place / "model.npz") as stored:
+        again(place, {name: stored[name] for name in stored.files}, content)
+    with pytest.raises(BadInputError, match="a smoothing of"):
+        calibrated.load(place)
+
+
 def test_a_missing_file_and_another_version_are_told(folder: Path, tmp_path: Path) -> None:
     place = _changed(folder, tmp_path)
     (place / "model.npz").unlink()

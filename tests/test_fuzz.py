@@ -21,7 +21,7 @@ from bids_app.errors import BadInputError, BidsAppError, ScanError, UsageError
 from bids_app.files import formats
 from bids_app.image import intake, quality
 from bids_app.image.geometry import canonical, centred, coarser, stored_like
-from bids_app.model import storage
+from bids_app.model import forms, storage
 from bids_app.records.scan import Volume
 
 SECONDS = float(os.environ.get("FUZZ_SECONDS", "60" if os.environ.get("LONG_TESTS") else "10"))  # of all targets
@@ -187,3 +187,12 @@ def test_the_model_of_the_loop_is_a_model(tmp_path: Path) -> None:
     (tmp_path / "model.json").write_bytes(b"[]")
     with pytest.raises(BidsAppError):
         fuzz.read_model(tmp_path)
+
+
+@pytest.mark.parametrize("kind", sorted(forms.ARRAYS))
+def test_so_are_the_models_of_the_loop_that_are_calibrated(kind: str, tmp_path: Path) -> None:
+    model = fuzz.calibrated_models()[kind]
+    for name, content in fuzz.calibrated_files(model).items():
+        formats.write_bytes(tmp_path / name, content)
+    found = fuzz.read_model(tmp_path)
+    assert type(found.model) is type(model)  # type: ignore[attr-defined]

@@ -42,6 +42,7 @@ DECISION = {
 }
 
 
+WIDEST = 100.0  # smoothing, mm
 LAYERS = ("first", "second")  # convolutions of the network
 
 
@@ -151,4 +152,6 @@ def _part(words: Mapping[str, Any]) -> Number | Word:
 
 
 def _kind(words: Mapping[str, Any]) -> Kind:
-    return Kind(float(words["fwhm"]), bool(words["folded"]))
+    fwhm = float(words["fwhm"])
+    need(0 <= fwhm <= WIDEST, f"a smoothing of {fwhm} mm is none from 0 to {WIDEST:g}")  # nor undefined
+    return Kind(fwhm, bool(words["folded"]))
