@@ -250,7 +250,7 @@ def calibrated_models() -> dict[str, MapModel]:
         ),
         forms.CONVOLUTIONAL: Convolutional(
             tuple(few[:2]), tuple(few[2:]), rng.normal(size=left).astype(np.float32), 0.1,
-            rng.normal(size=int(grid.data.sum())).astype(np.float32), 0.3,
+            rng.normal(size=int(grid.data.sum())).astype(np.float32), 0.3, 2.0,
         ),
     }  # fmt: skip
 

@@ -184,6 +184,23 @@ def test_the_contribution_map_holds_the_parts_or_what_each_lesion_changes(
         np.testing.assert_allclose(values[numbers == k], said["DecisionValue"] - left[0], atol=1e-6)
 
 
+@pytest.mark.skipif(not TORCH, reason="torch is not installed: pip install '.[cnn]'")
+def test_belief_unlike_that_of_training_is_told(
+    data: Path, stored: dict[str, StoredPredictor], scans: list[Scan], tmp_path: Path
+) -> None:
+    """As on another scanner: the lesion map is the same."""
+    found, out = stored["cnn"], data / "out"
+    known = prediction.predict(found, scans, out, tmp_path)
+    assert not known["out_of_range"].any()
+    for scan in scans[:2]:
+        shutil.copytree(out / scan.folder, tmp_path / scan.folder)
+    path = tmp_path / scans[0].output("belief_mni")
+    values, affine = formats.read_nifti(path)
+    formats.write_nifti(path, (values + 1).astype(np.float32), affine)
+    new = prediction.predict(found, scans[:2], tmp_path, tmp_path)
+    assert new["out_of_range"].tolist() == [True, False]
+
+
 # -- covariates ----------------------------------------------------------------------------------
 
 

@@ -16,7 +16,7 @@ from bids_app.records.need import need
 from bids_app.records.recommended import LinearModel
 from bids_app.records.trees import Trees
 from bids_app.rivals import belief, convolution, loads, trees
-from bids_app.rivals.volumes import Maps
+from bids_app.rivals.volumes import Maps, Scale, away
 
 
 def decisions(model: Model | MapModel, maps: np.ndarray, beside: Beside = ALONE) -> np.ndarray:
@@ -49,6 +49,14 @@ def decisions(model: Model | MapModel, maps: np.ndarray, beside: Beside = ALONE)
 def looks_at_belief(model: Model | MapModel) -> bool:
     """Return whether a model looks at belief maps beside the maps that it is for."""
     return isinstance(model, Convolutional) and model.sees_belief
+
+
+def unlike(model: Model | MapModel, maps: np.ndarray, beside: Beside) -> np.ndarray:
+    """Return which scans have a belief beside the maps that is farther from the mean than any training scan's, (n,)."""
+    if not isinstance(model, Convolutional) or not model.sees_belief:
+        return np.zeros(len(maps), bool)
+    seen = Maps(atlas.brain_grid(3).data, maps, beside.belief)
+    return away(seen, Scale(model.mean, model.sd)) > model.farthest + 1e-6  # single precision
 
 
 def covariates_of(model: Model | MapModel) -> tuple[str, ...]:

@@ -66,7 +66,7 @@ def written(model: MapModel) -> Form:
         own = {f"kernel_{name}": each for name, each in zip(LAYERS, model.kernels, strict=True)}
         own |= {f"bias_{name}": each for name, each in zip(LAYERS, model.biases, strict=True)}
         own |= {"weights": model.weights, "mean": model.mean}
-        return Form(CONVOLUTIONAL, {"intercept": model.intercept, "sd": model.sd}, own)
+        return Form(CONVOLUTIONAL, {"intercept": model.intercept, "sd": model.sd, "farthest": model.farthest}, own)
     words = {
         "kinds": [each._asdict() for each in model.kinds],
         "settings": [{**each._asdict(), "kind": each.kind._asdict()} for each in model.settings],
@@ -118,7 +118,7 @@ def _radial(words: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Radia
 def _convolutional(words: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Convolutional:
     mask = brain_grid(3).data
     kernels, biases = (tuple(arrays[f"{part}_{name}"] for name in LAYERS) for part in ("kernel", "bias"))
-    numbers = float(words["intercept"]), arrays["mean"], float(words["sd"])
+    numbers = float(words["intercept"]), arrays["mean"], float(words["sd"]), float(words["farthest"])
     found = Convolutional(kernels, biases, arrays["weights"], *numbers)
     left = len(biases[-1]) * places(mask[box_of(mask)].shape, len(LAYERS))
     need(found.weights.shape == (left,), "weights do not fit the places")

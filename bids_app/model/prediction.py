@@ -61,7 +61,7 @@ COLUMNS: dict[str, dict[str, object]] = {
     },
     "out_of_range": {
         "Description": "Decision value outside the training scans', or farther from the nearest training scan than "
-        "any training scan is from its own nearest: the prediction is an extrapolation",
+        "any training scan is from its own nearest, in lesions or in belief: the prediction is an extrapolation",
         "Levels": {"True": "extrapolation", "False": "within the training data"},
     },
     "lesion_free": {
@@ -223,7 +223,8 @@ def _by_calibrated(
         "nearest_scans": [_neighbours(found, stored.purpose.levels) for found in near],
         "nearest_training_distance": apart,
         "out_of_range": _outside(decisions, float(by.decisions.min()), float(by.decisions.max()))
-        | (apart > stored.seen.farthest + 1e-6),  # single precision
+        | (apart > stored.seen.farthest + 1e-6)  # single precision
+        | deciding.unlike(stored.model, maps, beside),
     }
 
 

@@ -108,6 +108,8 @@ class Convolutional:
         Belief is measured from it; empty where the network sees lesions only.
     sd : float
         What belief is measured in.
+    farthest : float
+        How far a training scan's belief is from the mean at most, root mean square in units of ``sd``.
     """
 
     kernels: tuple[np.ndarray, ...]
@@ -116,6 +118,7 @@ class Convolutional:
     intercept: float
     mean: np.ndarray
     sd: float
+    farthest: float
 
     def __post_init__(self) -> None:
         channels = 2 if self.sees_belief else 1
@@ -123,9 +126,8 @@ class Convolutional:
             need(kernel.shape == (len(bias), channels, 3, 3, 3), "a kernel does not fit the channels before it")
             channels = len(bias)
         need(self.weights.ndim == 1, "weights must be a vector")
-        need(
-            bool(np.isfinite([self.intercept, self.sd]).all()) and self.sd > 0, "numbers must be finite, the SD above 0"
-        )
+        numbers = [self.intercept, self.sd, self.farthest]
+        need(bool(np.isfinite(numbers).all()) and self.sd > 0, "numbers must be finite, the SD above 0")
 
     @property
     def sees_belief(self) -> bool:

@@ -20,7 +20,7 @@ from bids_app.recommended.calibration import calibrate
 from bids_app.recommended.nested import Recipe, Tested
 from bids_app.records.machines import Convolutional
 from bids_app.rivals.chosen import People, auc_of_participants, balanced
-from bids_app.rivals.volumes import Maps, moved, scale, volumes
+from bids_app.rivals.volumes import Maps, away, moved, scale, volumes
 
 CHANNELS = (8, 16)
 RATE, DECAY, DROPOUT = 1e-3, 1e-2, 0.5
@@ -151,7 +151,9 @@ class Net:
         *convolutions, weights, intercept = found  # a kernel and a bias in turn
         mean = np.zeros(0, np.float32) if self.seen.belief is None else self.scale.mean
         kernels, biases = tuple(convolutions[::2]), tuple(convolutions[1::2])
-        return Convolutional(kernels, biases, weights[0], float(intercept[0]), mean, self.scale.sd)
+        seen = away(self.seen, self.scale)
+        most = float(seen.max()) if seen.size else 0.0
+        return Convolutional(kernels, biases, weights[0], float(intercept[0]), mean, self.scale.sd, most)
 
 
 def layers(shape: tuple[int, ...]) -> Any:

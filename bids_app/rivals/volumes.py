@@ -52,6 +52,12 @@ def scale(maps: Maps, person: np.ndarray) -> Scale:
     return Scale(mean, float(np.sqrt(squares)) or 1.0)
 
 
+def away(maps: Maps, by: Scale) -> np.ndarray:
+    """Return how far each scan's belief is from the mean, root mean square in SD (n,); none where it is not seen."""
+    belief = by.mean[None][:0] if maps.belief is None else maps.belief
+    return np.array([float(np.sqrt(np.mean((row - by.mean) ** 2))) / by.sd for row in belief])
+
+
 def volumes(maps: Maps, by: Scale) -> np.ndarray:
     """Return the box about the brain, (n, channels, x, y, z) float32: lesions, then belief on its scale; 0 outside."""
     inside = maps.mask[box_of(maps.mask)]
