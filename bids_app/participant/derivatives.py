@@ -16,10 +16,12 @@ from bids_app.lesions.kinds import prefix
 from bids_app.participant import sidecars, transforms
 from bids_app.participant.marks import mark_path, write_mark
 from bids_app.records.lesions import Analysis, LesionMap
-from bids_app.records.scan import Origin, Summary
+from bids_app.records.scan import Anatomy, Origin, Summary
 
 LESION_KEYS = ("lesion", "cleaned", "lesion_mni", "cleaned_mni")  # the images that depend on the threshold
 FIGURES = ("registration", "tissues", "belief", "lesions", "template", "histogram")
+ROUNDED = ("gm", "wm", "csf", "probability", "probability_mni")  # images of a few hundred values, which repeat
+Images = tuple[dict[str, np.ndarray], dict[str, np.ndarray]]  # by key: on the scan's grid, on the template's
 LESION_FIGURES = ("belief", "lesions", "template", "histogram")
 
 
@@ -61,9 +63,10 @@ def write(target: Target, found: Analysis, frame: Frame, origin: Origin, *, lesi
     """
     scan, output_dir = target.scan, target.output_dir
     _clear(target)
+    images = _native(found), _normalised(found)
     for key in target.keys:
         if key in LESION_KEYS or not lesions_only:
-            _write_image(target, key, found, frame)
+            _write_image(target, key, images, found.anatomy, frame)
     for key, content in sidecars.of(scan, found, target.keys).items():
         formats.write_json(formats.sidecar(target.path(key)), content)
     places = {key: scan.figure(key) for key in FIGURES}
@@ -83,14 +86,14 @@ def write(target: Target, found: Analysis, frame: Frame, origin: Origin, *, lesi
     return summary
 
 
-def _write_image(target: Target, key: str, found: Analysis, frame: Frame) -> None:
-    native, normalised, alignment = _native(found), _normalised(found), found.anatomy.fit.alignment
+def _write_image(target: Target, key: str, images: Images, anatomy: Anatomy, frame: Frame) -> None:
+    (native, normalised), noisy = images, key not in ROUNDED
     if key in native:
-        formats.write_nifti(target.path(key), frame.outward(native[key]), frame.original.affine)
+        formats.write_nifti(target.path(key), frame.outward(native[key]), frame.original.affine, noisy=noisy)
     elif key in normalised:
-        formats.write_nifti(target.path(key), normalised[key], found.anatomy.belief.mni.affine)
+        formats.write_nifti(target.path(key), normalised[key], anatomy.belief.mni.affine, noisy=noisy)
     else:
-        source = {"forward": alignment.forward, "inverse": alignment.inverse}[key]
+        source = {"forward": anatomy.fit.alignment.forward, "inverse": anatomy.fit.alignment.inverse}[key]
         transforms.outward(Path(source), target.path(key), frame, to_scan=key == "forward")
 
 
