@@ -14,8 +14,8 @@ from matplotlib.figure import Figure
 
 from bids_app.drawing import scan_panels as panels
 from bids_app.drawing.scan_panels import AXIAL, BELIEF_LIMIT, CORONAL, DPI, FONT, SAGITTAL, WIDTH, Cut, as_png
-from bids_app.drawing.slices import stacked
 from bids_app.image import atlas
+from bids_app.image.geometry import upright
 from bids_app.records.scan import Priors, Tissues, Volume
 
 ORANGE, SKY, YELLOW, VERMILION = "#E69F00", "#56B4E9", "#F0E442", "#D55E00"
@@ -42,9 +42,9 @@ def registration(scan: Volume, priors: Priors, mask: np.ndarray, warped: Volume)
     warped : Volume
         The scan on the template's grid, 3 mm.
     """
-    native, inside = stacked(scan), stacked(scan.like(mask))
-    carried, edges = (stacked(scan.like(data)) for data in (priors.mask, priors.flair))
-    template, goal = atlas.load(), stacked(warped)
+    native, inside = upright(scan), upright(scan.like(mask))
+    carried, edges = (upright(scan.like(data)) for data in (priors.mask, priors.flair))
+    template, goal = atlas.load(), upright(warped)
     chosen = panels.spread(panels.profile(inside.data), COLUMNS)
     cuts: list[Cut] = [(AXIAL, -12), (AXIAL, 18), (CORONAL, -45), (CORONAL, 0), (SAGITTAL, -30), (SAGITTAL, 0)]
     figure, (upper, lower) = panels.sheet([
@@ -70,7 +70,7 @@ def registration(scan: Volume, priors: Priors, mask: np.ndarray, warped: Volume)
 @as_png
 def tissues(scan: Volume, tissues: Tissues) -> Figure:
     """Return the PNG of brain mask and tissues on native slices, as outlines and filled."""
-    native, labels = stacked(scan), stacked(scan.like(tissues.labels))
+    native, labels = upright(scan), upright(scan.like(tissues.labels))
     inside = labels.like(labels.data > 0)
     parts = [labels.like(labels.data == label) for label in (2, 3)]
     chosen = panels.spread(panels.profile(inside.data), COLUMNS)
@@ -92,7 +92,7 @@ def tissues(scan: Volume, tissues: Tissues) -> Figure:
 @as_png
 def belief(belief: Volume, brain: np.ndarray, threshold: float) -> Figure:
     """Return the PNG of the belief map: blue below, white at, red above the gray matter's mean."""
-    native, inside = stacked(belief), stacked(belief.like(brain))
+    native, inside = upright(belief), upright(belief.like(brain))
     shown = native.like(np.where(inside.data, native.data, np.nan))
     chosen = panels.spread(panels.profile(inside.data), 2 * COLUMNS)
     halves = [half for half in (chosen[:COLUMNS], chosen[COLUMNS:]) if half]
@@ -116,8 +116,8 @@ def lesions(scan: Volume, maps: Mapping[str, np.ndarray]) -> Figure:
 
     ``maps`` holds masks (X, Y, Z) by name; `SHOWN` says which are drawn, and how.
     """
-    native, head = stacked(scan), panels.foreground(stacked(scan))
-    drawn = {name: stacked(scan.like(maps[name] > 0)) for name in SHOWN if name in maps}
+    native, head = upright(scan), panels.foreground(upright(scan))
+    drawn = {name: upright(scan.like(maps[name] > 0)) for name in SHOWN if name in maps}
     # every map counts the same, however much it holds
     shares = [panels.profile(each.data) / max(each.data.sum(), 1) for each in drawn.values()]
     chosen = panels.fullest(np.sum(shares, axis=0), ROWS, max(1, round(APART_MM / native.spacing[2])))
@@ -140,8 +140,8 @@ def lesions(scan: Volume, maps: Mapping[str, np.ndarray]) -> Figure:
 def template(lesion: Volume, belief: Volume) -> Figure:
     """Return the PNG of lesion and belief map on the T1w template, both at 3 mm in template space."""
     under, mask = atlas.background(2), atlas.brain_grid(2)
-    lesion, belief = stacked(lesion), stacked(belief)
-    inside = stacked(atlas.brain_grid(3)).data
+    lesion, belief = upright(lesion), upright(belief)
+    inside = upright(atlas.brain_grid(3)).data
     found = bool((lesion.data > 0).any())
     counts = [panels.profile(lesion.data > 0, axis) for axis in range(3)]
     gap = 4  # voxels, 12 mm

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import wraps
+from functools import cached_property, wraps
 from io import BytesIO
 from typing import Any, ParamSpec
 
@@ -22,8 +22,8 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
+from matplotlib.transforms import Bbox, TransformedBbox
 from PIL import Image
 
 from bids_app.records.scan import Volume
@@ -32,6 +32,7 @@ WIDTH, DPI, FONT = 1600, 100, 13.5  # px, px an inch, points: 12 px of text on a
 HEAD, GAP = 44, 6  # px: heading above a row, and between panels
 LARGEST = 3.2  # px a mm, where a row has few panels
 BELIEF_LIMIT = 0.8  # ends of the colour scale, the same for every scan so that scans compare
+PNG_LEVEL = 4  # 5 to 10 % larger than at 6, in a third of the time
 HEAD_MM = 140.0  # from the vertex down: what of a head can hold brain
 SAGITTAL, CORONAL, AXIAL = 0, 1, 2
 ACROSS = {SAGITTAL: (1, 2), CORONAL: (0, 2), AXIAL: (0, 1)}  # axes shown to the right and up
@@ -52,7 +53,9 @@ def as_png(draw: Callable[P, Figure]) -> Callable[P, bytes]:
         stream = BytesIO()
         # 256 colours, no pixel off by more than 12 of 255: a quarter of the size, and no eye tells
         image = Image.fromarray(np.ascontiguousarray(pixels))
-        image.quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(stream, "PNG")
+        image.quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(
+            stream, "PNG", compress_level=PNG_LEVEL
+        )
         return stream.getvalue()
 
     return drawn
@@ -166,8 +169,12 @@ class Panel:
 
     def clip(self, artist: Artist) -> None:
         """Keep what is drawn inside the panel."""
-        width, height = self.scale * self.size
-        artist.set_clip_path(Rectangle((self.left, self.bottom), width, height, transform=self.canvas.transData))
+        artist.set_clip_box(self.frame)
+
+    @cached_property
+    def frame(self) -> TransformedBbox:
+        """The panel on the figure; one for all that is drawn in it."""
+        return TransformedBbox(Bbox.from_bounds(self.left, self.bottom, *self.scale * self.size), self.canvas.transData)
 
 
 def write(panel: Panel, x: float, y: float, text: str, **kwargs: Any) -> None:
