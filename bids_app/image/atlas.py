@@ -6,6 +6,7 @@ rather than at a head, since heads differ in their fat, and a brain registered t
 
 from __future__ import annotations
 
+from dataclasses import fields
 from functools import cache
 
 import numpy as np
@@ -72,13 +73,23 @@ def load() -> Atlas:
 def target(spacing: float, margin: float = 4.0) -> Volume:
     """Return the synthetic FLAIR of the brain at ``spacing`` mm, cut to the brain's box and ``margin`` mm about it."""
     atlas = load()
-    wide = int(np.ceil(margin))
-    box = ndimage.find_objects(atlas.mask.data.astype(np.uint8))[0]
-    cut = tuple(
-        slice(max(side.start - wide, 0), min(side.stop + wide, n))
-        for side, n in zip(box, atlas.mask.data.shape, strict=True)
+    return coarser(part(atlas.flair, _brain_box(atlas.mask.data, int(np.ceil(margin)))), spacing)
+
+
+@cache
+def inner() -> Atlas:
+    """Return the template maps at 1 mm in the box that holds what of them is not 0, half of their voxels."""
+    atlas = load()
+    box = _brain_box(atlas.mask.data, 2)
+    return Atlas(*(part(getattr(atlas, each.name), box) for each in fields(Atlas)))
+
+
+def _brain_box(mask: np.ndarray, margin: int) -> tuple[slice, ...]:
+    found = ndimage.find_objects(mask.astype(np.uint8))[0]
+    return tuple(
+        slice(max(side.start - margin, 0), min(side.stop + margin, n))
+        for side, n in zip(found, mask.shape, strict=True)
     )
-    return coarser(part(atlas.flair, cut), spacing)
 
 
 def brain_signal(gm: np.ndarray, wm: np.ndarray, csf: np.ndarray) -> np.ndarray:

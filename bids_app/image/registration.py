@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import ants
 import numpy as np
@@ -146,9 +148,21 @@ def _random_seed(seed: int) -> Iterator[None]:
 
 def to_template(transform: str, volume: Volume, grid: Volume) -> np.ndarray:
     """Return a scan's volume on the template's ``grid``, linear, float32, 0 outside the field of view."""
-    warped = ants.apply_transforms(to_ants(grid), to_ants(volume), [transform], interpolator="linear")
-    data: np.ndarray = warped.numpy()
+    return _resampled(transform, volume, grid)
+
+
+def _resampled(transform: str, volume: Volume, grid: Volume, how: str = "linear") -> np.ndarray:
+    """Return a volume carried by the transform of a file to ``grid``, float32, 0 outside the volume."""
+    about = Path(transform).stat()
+    read = _read(transform, about.st_mtime_ns, about.st_size)
+    data: np.ndarray = read.apply_to_image(to_ants(volume), to_ants(grid), how).numpy()
     return data
+
+
+@lru_cache(maxsize=2)  # of a scan, there and back: `ants.apply_transforms` reads the file at every call
+def _read(transform: str, *stamp: int) -> Any:
+    """Return the transform in a file, as long as the file's time and size (``stamp``) are the same."""
+    return ants.read_transform(transform, precision="double")
 
 
 def mask_to_template(transform: str, mask: Volume, grid: Volume) -> np.ndarray:
@@ -170,10 +184,7 @@ def to_scan(transform: str, volume: Volume, scan: Volume) -> np.ndarray:
     -------
     ndarray, shape of the scan
     """
-    found: np.ndarray = ants.apply_transforms(
-        to_ants(scan), to_ants(volume), [transform], interpolator="nearestNeighbor"
-    ).numpy()
-    return found
+    return _resampled(transform, volume, scan, "nearestneighbor")
 
 
 def priors(transform: str, scan: Volume) -> Priors:
@@ -183,14 +194,13 @@ def priors(transform: str, scan: Volume) -> Priors:
     inside the brain follow from them. Only the box that holds the brain is filled: the transform of a voxel is
     what costs.
     """
-    template = atlas.load()
+    template = atlas.inner()
     box = _brain_box(transform, template.mask, scan)
-    target = to_ants(part(scan, box))
+    target = part(scan, box)
 
     def carry(volume: Volume) -> np.ndarray:
         carried = np.zeros(scan.data.shape, np.float32)
-        found = ants.apply_transforms(target, to_ants(volume), [transform], interpolator="linear").numpy()
-        carried[box] = np.clip(found, 0, 1)
+        carried[box] = np.clip(_resampled(transform, volume, target), 0, 1)
         return carried
 
     gm, wm, mask = carry(template.gm), carry(template.wm), carry(template.mask)
@@ -204,10 +214,9 @@ def carried(transform: str, volume: Volume, scan: Volume, inside: np.ndarray, *,
     ``transform`` is that from template to scan; linear, or ``nearest`` for labels.
     """
     found = np.zeros(scan.data.shape, np.float32)
-    how = "nearestNeighbor" if nearest else "linear"
+    how = "nearestneighbor" if nearest else "linear"
     for box in ndimage.find_objects(inside.astype(np.uint8)):
-        target = to_ants(part(scan, box))
-        found[box] = ants.apply_transforms(target, to_ants(volume), [transform], interpolator=how).numpy()
+        found[box] = _resampled(transform, volume, part(scan, box), how)
     return found
 
 
@@ -226,7 +235,7 @@ def _brain_box(transform: str, mask: Volume, scan: Volume) -> tuple[slice, ...]:
     """Return the box of the scan's grid that the template's brain reaches, found on every few voxels."""
     step = np.maximum(np.round(BOX_STEP / scan.spacing), 1).astype(int)
     coarse = Volume(scan.data[tuple(slice(None, None, n) for n in step)], scan.affine @ np.diag([*step, 1]))
-    seen = ants.apply_transforms(to_ants(coarse), to_ants(mask), [transform], interpolator="linear").numpy() > 0
+    seen = _resampled(transform, mask, coarse) > 0
     if not seen.any():
         return tuple(slice(0, n) for n in scan.data.shape)
     found = ndimage.find_objects(seen.astype(np.uint8))[0]
