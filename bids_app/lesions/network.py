@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from scipy import ndimage
@@ -96,11 +97,20 @@ def _answers(maps: list[np.ndarray], spacing: np.ndarray, cut: Slabs, network: N
     back = [from_plane(n, size, side) for n, size, side in zip(shape[:2], spacing, box[:2], strict=True)]
     first, last = box[2].start, box[2].stop
     middles = sorted({*range(first, last, cut.stride), last - 1})
+
+    @lru_cache(maxsize=3)  # of the belief, a slice is seen beside two others
+    def belief(middle: int) -> np.ndarray:
+        return brought(_slab(maps[0], middle, cut.thick, OUTSIDE), OUTSIDE)
+
+    def brought(slab: np.ndarray, outside: float) -> np.ndarray:
+        plane: np.ndarray = into[0] @ (slab - outside) @ into[1].T + outside
+        return plane
+
     answers = []
     for middle in middles:
-        parts = [_slab(maps[0], middle + side * cut.thick, cut.thick, OUTSIDE) for side in (-1, 0, 1)]
-        parts += [_slab(m, middle, cut.thick, 0) for m in maps[1:]]
-        logit = network(np.stack([into[0] @ (part - least) @ into[1].T + least for part, least in _levels(parts)]))
+        parts = [belief(middle + side * cut.thick) for side in (-1, 0, 1)]
+        parts += [brought(_slab(m, middle, cut.thick, 0.0), 0.0) for m in maps[1:]]
+        logit = network(np.stack(parts))
         probability = 1 / (1 + np.exp(-np.clip(logit, -30, 30)))
         answers.append(back[0] @ probability @ back[1].T)
     whole = np.zeros(shape, np.float32)
@@ -109,11 +119,6 @@ def _answers(maps: list[np.ndarray], spacing: np.ndarray, cut: Slabs, network: N
         low, share = int(where), where - int(where)
         whole[..., z] = answers[low] * (1 - share) + (answers[low + 1] * share if share else 0)
     return whole
-
-
-def _levels(parts: list[np.ndarray]) -> list[tuple[np.ndarray, float]]:
-    """Return the channels with what each is outside the image."""
-    return [(part, OUTSIDE if index < 3 else 0.0) for index, part in enumerate(parts)]
 
 
 def _slab(data: np.ndarray, middle: int, thick: int, outside: float) -> np.ndarray:
