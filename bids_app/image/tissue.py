@@ -118,8 +118,8 @@ def _near_outside(inside: np.ndarray, wanted: np.ndarray, spacing: np.ndarray) -
     They are few: looking about them is quicker than the distance of every voxel.
     """
     reach = np.floor(FAT_MM / spacing).astype(int)
-    steps = np.indices(2 * reach + 1).reshape(3, -1) - reach[:, None]
-    steps = steps[:, length(*steps, spacing) <= FAT_MM]
+    steps = np.indices(tuple(2 * reach + 1)).reshape(3, -1) - reach[:, None]
+    steps = steps[:, length(steps[0], steps[1], steps[2], spacing) <= FAT_MM]
     padded = np.pad(inside, [(n, n) for n in reach], constant_values=True)
     strides = np.array(padded.strides)  # of booleans: in voxels
     here = (np.argwhere(wanted) + reach) @ strides
