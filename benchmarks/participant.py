@@ -119,7 +119,7 @@ def run_one(source: Path, data: Path, way: str) -> dict[str, Any]:
     clock("atlas")
     brain_network(), lesion_network(), normative.shipped(), regions.template()
     atlas.target(registration.SPACING, registration.WIDE), atlas.target(registration.SPACING, registration.MARGIN)
-    atlas.load(), atlas.brain_grid(3), atlas.background(2), atlas.brain_grid(2)
+    atlas.load(), atlas.inner(), atlas.brain_grid(3), atlas.background(2), atlas.brain_grid(2)
     clock("reading")
     from bids_app.bids.names import OUTPUTS, Scan, parse_name
     from bids_app.drawing import scan_figures

@@ -71,23 +71,6 @@ def sample(volume: Volume, points: np.ndarray) -> np.ndarray:
     return values.reshape(points.shape[:-1])
 
 
-def nearest_outside(inside: np.ndarray, spacing: np.ndarray) -> np.ndarray:
-    """Return the index of the voxel nearest to each that is not ``inside`` (bool, (X, Y, Z)); int, (3, X, Y, Z).
-
-    Distances to it, as far as they are needed, are told by `length`: scipy's take as long again as the search.
-    """
-    nearest: np.ndarray = ndimage.distance_transform_edt(
-        inside, sampling=spacing, return_distances=False, return_indices=True
-    )
-    return nearest
-
-
-def length(x: np.ndarray, y: np.ndarray, z: np.ndarray, spacing: np.ndarray) -> np.ndarray:
-    """Return the length, mm, of steps of voxels along the axes."""
-    far: np.ndarray = np.sqrt((x * spacing[0]) ** 2 + (y * spacing[1]) ** 2 + (z * spacing[2]) ** 2)
-    return far
-
-
 def upright(volume: Volume) -> Volume:
     """Return the same image with its axes stored nearest to right, anterior, superior: permuted and flipped only."""
     turn = orientations.io_orientation(volume.affine)

@@ -10,7 +10,6 @@ import numpy as np
 from scipy import ndimage
 
 from bids_app.errors import ScanError
-from bids_app.image.geometry import length, nearest_outside
 from bids_app.records.scan import Moments, Priors, Tissues, Volume
 
 GM_PRIOR = 0.7  # voxels whose atlas GM share exceeds this give the GM mean: no lesion can bias their choice
@@ -93,10 +92,7 @@ def _depth(brain: np.ndarray, spacing: np.ndarray) -> np.ndarray:
     for box in ndimage.find_objects(brain.astype(np.uint8)):
         # one voxel more on each side holds a nearest voxel outside: the rest of the image need not be searched
         wide = tuple(slice(max(side.start - 1, 0), side.stop + 1) for side in box)
-        nearest = nearest_outside(brain[wide], spacing)
-        y, z = (np.arange(n).reshape(shape) for n, shape in zip(nearest.shape[2:], ((-1, 1), (1, -1)), strict=True))
-        for x, (plane, found) in enumerate(zip(np.moveaxis(nearest, 1, 0), depth[wide], strict=True)):
-            found[:] = length(plane[0] - x, plane[1] - y, plane[2] - z, spacing)  # a plane stays in the cache
+        depth[wide] = ndimage.distance_transform_edt(brain[wide], sampling=spacing)
     return depth
 
 

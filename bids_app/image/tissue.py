@@ -11,7 +11,7 @@ import ants
 import numpy as np
 from scipy import ndimage
 
-from bids_app.image.geometry import coarser, finer, length
+from bids_app.image.geometry import coarser, finer
 from bids_app.image.itk import to_ants
 from bids_app.records.scan import Priors, Tissues, Volume
 
@@ -119,7 +119,7 @@ def _near_outside(inside: np.ndarray, wanted: np.ndarray, spacing: np.ndarray) -
     """
     reach = np.floor(FAT_MM / spacing).astype(int)
     steps = np.indices(tuple(2 * reach + 1)).reshape(3, -1) - reach[:, None]
-    steps = steps[:, length(steps[0], steps[1], steps[2], spacing) <= FAT_MM]
+    steps = steps[:, np.linalg.norm(steps * spacing[:, None], axis=0) <= FAT_MM]
     padded = np.pad(inside, [(n, n) for n in reach], constant_values=True)
     strides = np.array(padded.strides)  # of booleans: in voxels
     here = (np.argwhere(wanted) + reach) @ strides
