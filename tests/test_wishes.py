@@ -25,7 +25,7 @@ from bids_app.options import NETWORK, RIVALS
 from bids_app.phantom import further
 from bids_app.phantom.cohort import draw_cohort, draw_third
 from bids_app.phantom.dataset import write_cohort
-from bids_app.recommended.nested import Wanted, outer_folds, run
+from bids_app.recommended.nested import Wanted, not_stored, outer_folds, run
 from bids_app.records.further import Covariates
 from bids_app.rivals import belief, clinical, several
 from bids_app.rivals.chosen import People
@@ -184,7 +184,7 @@ def test_covariates_that_tell_the_groups_are_used_and_others_do_no_harm() -> Non
 
     def auc(found: Covariates, way: str) -> float:
         recipe = (clinical.alone(found, people, 3) if way == "alone" else
-                  clinical.beside_lesions(of, found, people, 3))  # fmt: skip
+                  clinical.beside_lesions(of, found, people, 3, lambda _: not_stored()))  # fmt: skip
         out = run(way, recipe, outer, people.lesion_free, Wanted(0.9, 0.8), 0)
         return auc_within(positive, out.decisions[0], out.fold[0]).value
 
