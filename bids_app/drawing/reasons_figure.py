@@ -38,8 +38,11 @@ def reasons(found: Reasons | LeftOut, belief: np.ndarray | None, levels: tuple[s
         if belief is not None:
             overlay(axes, np.clip(belief, *BELIEF), z, GRAYS, *BELIEF)
         overlay(axes, np.where(np.abs(parts) > FAINT * most, parts, np.nan), z, COLOURS, -most, most)
-    whole = isinstance(found, LeftOut)
-    what = "what the whole lesion changes in the decision" if whole else "part of a lesion voxel in the decision"
+    what = (
+        f"what the whole {found.kind} changes in the decision"
+        if isinstance(found, LeftOut)
+        else "part of a lesion voxel in the decision"
+    )
     words = f"{levels[1]}    ←   {what}   →    {levels[0]}"
     bar(figure, 0.3, 0.4, ScalarMappable(Normalize(-most, most), COLOURS), words, ticks=[-most, 0, most], format="%.2g")
     return figure
@@ -49,7 +52,7 @@ def _heading(found: Reasons | LeftOut) -> str:
     decision = f"decision {found.decision:+.2f}"
     if isinstance(found, LeftOut):
         moving = sum(abs(each.change) > 0 for each in found.lesions)
-        told = f"{decision}; {moving} of {len(found.lesions)} lesions change it"
+        told = f"{decision}; {moving} of {len(found.lesions)} {found.kind}s change it"
     else:
         named = [("lesions", float(found.parts.sum())), ("volume", found.volume)]
         named += [("covariates", sum(found.covariates.values()))] if found.covariates else []

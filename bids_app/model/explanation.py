@@ -103,7 +103,8 @@ def leave_out(model: Model | MapModel, lesions: np.ndarray, beside: Beside = ALO
         without = Beside(_normal(model, beside.belief, left) if isinstance(model, Convolutional) else None)
         changes[some] = value - decisions(model, np.where(left, np.zeros(1, lesions.dtype), lesions), without)
     ranked = sorted(_told(labels, changes), key=lambda each: (-abs(each.change), each.centre))
-    return LeftOut(float(value), tuple(ranked), changes[labels])
+    kind = "bright place" if isinstance(model, Radial) else "lesion"
+    return LeftOut(float(value), tuple(ranked), changes[labels], kind)
 
 
 def _normal(model: Convolutional, belief: np.ndarray | None, where: np.ndarray) -> np.ndarray | None:
@@ -149,6 +150,6 @@ def lesion_words(found: LeftOut) -> str:
     'no lesion changes it'
     """
     moving = [each for each in found.lesions if abs(each.change) >= LEAST]
-    told = [f"lesion in {each.place} ({each.volume_ml:.2f} ml) {each.change:+.2f}" for each in moving[:MOST]]
+    told = [f"{found.kind} in {each.place} ({each.volume_ml:.2f} ml) {each.change:+.2f}" for each in moving[:MOST]]
     more = [f"{len(moving) - MOST} more"] if len(moving) > MOST else []
-    return "; ".join([*told, *more]) or "no lesion changes it"
+    return "; ".join([*told, *more]) or f"no {found.kind} changes it"

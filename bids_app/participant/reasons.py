@@ -76,8 +76,8 @@ def _about(found: Reasons | LeftOut) -> dict[str, object]:
         for each in found.lesions
     ]
     return {
-        "Description": "Decision value minus that without the lesion which the voxel belongs to; the changes of all "
-        "lesions do not sum to DecisionValue",
+        "Description": f"Decision value minus that without the {found.kind} which the voxel belongs to; the changes of "
+        "all of them do not sum to DecisionValue",
         "Lesions": lesions,
     }
 

@@ -67,8 +67,11 @@ class LeftOut:
         The largest change first.
     parts : ndarray of float, shape (V,)
         At each voxel of the template's brain the change of the lesion that it belongs to; 0 elsewhere.
+    kind : str
+        What is called a lesion here: of models on belief it is a bright place.
     """
 
     decision: float
     lesions: tuple[LesionPart, ...]
     parts: np.ndarray
+    kind: str = "lesion"
