@@ -116,7 +116,7 @@ def test_workers_that_run_several_scans_in_one_process_are_refused(cluster: Clus
     "words",
     [
         ("--dask-scheduler-file", "absent.json"),
-        ("--dask-scheduler", "tcp://127.0.0.1:9"),
+        pytest.param(("--dask-scheduler", "tcp://127.0.0.1:9"), marks=pytest.mark.long),
         ("--dask-scheduler", "nonsense::"),
     ],
 )

@@ -152,6 +152,7 @@ def test_all_recipes_share_their_folds(found: Judged, cohort: Cohort) -> None:
         assert row.measures["auc"].value == pytest.approx(np.mean(per_repeat), abs=0.02)
 
 
+@pytest.mark.long
 def test_workers_change_nothing(found: Judged, cohort: Cohort, tmp_path: Path) -> None:
     (verdict, permuted), (other, permuted_too) = found, _contest(cohort, tmp_path, Workers(2, 4000))
     for name, own in verdict.out_of_fold.items():
@@ -280,6 +281,7 @@ def test_the_best_map_of_scans_that_have_none_of_them_is_the_one_chosen(done: Pa
         lesion_maps.best(labels.find_maps(done / "out"), out, "network")
 
 
+@pytest.mark.long
 def test_a_group_too_small_for_the_folds_is_one_line_wherever_they_run(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

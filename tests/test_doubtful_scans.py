@@ -25,6 +25,7 @@ def doubted(image: nib.Nifti1Image, folder: Path) -> str:
     return ", ".join(sorted(flags_of(found)))
 
 
+@pytest.mark.long
 def test_an_image_of_no_brain_is_refused(good: Good, tmp_path: Path) -> None:
     assert "registration is lost" in doubted(damage.sphere(*good), tmp_path / "work")
 

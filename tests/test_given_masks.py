@@ -97,6 +97,7 @@ def test_a_mask_of_the_scan_goes_into_its_frame_and_one_of_the_template_does_not
     np.testing.assert_array_equal(of_template.mask.affine, np.eye(4))
 
 
+@pytest.mark.long
 def test_given_masks_go_on_from_any_grid(
     run_app: Callable[..., int], tiny: tuple[Path, Path], done: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -205,6 +205,7 @@ def test_output_is_valid_bids(done: Place) -> None:
 # -- the same again ------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_same_seed_gives_the_same_bytes_with_two_processes(done: Place, place: Place, fast_figures: None) -> None:
     assert place.run(*METHOD, *NESTED, "--nprocs", "2") == 0
     folders = [where.out / "group" for where in (done, place)]

@@ -81,6 +81,7 @@ def staged(folder: Path) -> list[str]:
 # -- a whole run ---------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_a_task_from_config_to_product(tiny: tuple[Path, Path], task: Path) -> None:
     (raw,) = tiny[0].glob("sub-*01/**/*_FLAIR.nii.gz")
     shutil.copyfile(raw, task / FLAIR)

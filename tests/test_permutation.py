@@ -43,6 +43,7 @@ def _maps(cohort: Cohort) -> protocols.MapsFor:
     return maps_for
 
 
+@pytest.mark.long
 def test_folds_on_workers_are_the_serial_result(cohort: Cohort, laid: permutation.Laid) -> None:
     expected = nested(_maps(cohort), cohort.positive, cohort.participants, laid.outer, PLAN)
     for nprocs in (1, 2):

@@ -53,6 +53,7 @@ def test_no_ventricle_is_stretched_over_a_bright_lesion(real_data: Path, tmp_pat
     assert found.lesions.maps["network"].native[bright].mean() > 0.8
 
 
+@pytest.mark.long
 def test_how_a_scan_is_stored_changes_no_voxel(real_data: Path, tmp_path: Path) -> None:
     image = nib.load(real_data / "raw/sub-12/ses-2/anat/sub-12_ses-2_FLAIR.nii.gz")
     data, affine = np.asarray(image.dataobj), image.affine

@@ -30,10 +30,10 @@ def another(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, str]]:
 
 
 def imported(*rooms: str) -> set[str]:
-    """Packages that rooms import, as they are called where packages are installed."""
+    """Packages that rooms import, as they are called where they are installed; an extra need not be."""
     names = {name.split(".")[0] for module in ORDER if module.startswith(rooms) for _, name in imports_of(module)}
     installed = importlib.metadata.packages_distributions()
-    return {installed[name][0].lower() for name in names - set(sys.stdlib_module_names) - {"bids_app"}}
+    return {installed.get(name, [name])[0].lower() for name in names - set(sys.stdlib_module_names) - {"bids_app"}}
 
 
 @pytest.mark.parametrize("package", software.SCAN)
