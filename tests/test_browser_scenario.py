@@ -134,6 +134,7 @@ BROKEN = {  # what is done to the page before it opens, and what the scenario th
 
 
 @pytest.mark.parametrize("harm", [None, *BROKEN])
+@pytest.mark.long
 def test_the_scenario_fails_where_a_step_is_broken(
     visit: Callable[..., Visit], small: Path, tmp_path: Path, harm: str | None
 ) -> None:

@@ -18,7 +18,7 @@ from bids_app.image.geometry import canonical, centred, stored_like
 Places = tuple[Path, Path]
 LOSS = 0.02  # of brain Dice, that moving or storing a scan otherwise may cost
 LONG = bool(os.environ.get("LONG_TESTS"))
-USUAL = ("rotated 30 degrees oblique", "no affine")  # with LONG_TESTS all, or real scans in their place where they are
+USUAL = ("rotated 30 degrees oblique",)  # with LONG_TESTS all, or real scans in their place where they are
 
 
 @pytest.mark.parametrize("name", damage.STORED)

@@ -29,7 +29,7 @@ def analysed(image: nib.Nifti1Image, folder: Path) -> Analysis:
     return maps.find_lesions(anatomy, 0.32)
 
 
-@pytest.mark.parametrize("name", ["sub-01_ses-1", "sub-04_ses-1"])
+@pytest.mark.parametrize("name", [pytest.param("sub-01_ses-1", marks=pytest.mark.long), "sub-04_ses-1"])
 def test_the_brain_is_found(real_data: Path, tmp_path: Path, name: str) -> None:
     place = name.replace("_", "/") + "/anat"
     image = nib.load(real_data / "raw" / place / f"{name}_FLAIR.nii.gz")
