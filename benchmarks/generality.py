@@ -36,7 +36,8 @@ UNTOUCHED = "untouched"
 MEAN_DICE, WORST_DICE, HARMED_DICE = 0.970, 0.960, 0.95
 LESION_CHANGE = 0.15
 LESION_ML = 0.5  # a smaller difference is no change, however small the lesions
-COLUMNS = ("dice", "agreement", "overlap", "stretch", "ventricles", "belief_sd", "lesion_ml")
+COLUMNS = ("dice", "agreement", "overlap", "stretch", "ventricles", "belief_sd", "lesion_ml", "network_ml")
+VOLUMES = {"lesion_ml": "lesion volume", "network_ml": "lesion volume by network and norm"}
 
 
 def main() -> int:
@@ -144,6 +145,7 @@ def measured(scan: Any, truth: np.ndarray, network: Any) -> dict[str, Any]:
         "ventricles": ventricles,
         "belief_sd": anatomy.belief.moments.sd,
         "lesion_ml": found.measures["lesion_volume_ml"],
+        "network_ml": found.measures["network_volume_ml"],
         "checks": checks,
         "flags": [check.name for check in found.checks if not check.ok],
         "turned": anatomy.fit.alignment.pose.turned,
@@ -161,14 +163,14 @@ def _line(row: dict[str, Any]) -> str:
     return ", ".join(f"{key} {row[key]:.3f}" for key in COLUMNS) + flags
 
 
-def changes(rows: list[dict[str, Any]], harm: str) -> list[float]:
-    """Return the relative change of the lesion volume by a harm, for each scan that has both."""
+def changes(rows: list[dict[str, Any]], harm: str, volume: str) -> list[float]:
+    """Return the relative change of a lesion volume by a harm, for each scan that has both."""
     before = {row["scan"]: row for row in rows if row["harm"] == UNTOUCHED and "refused" not in row}
     found = []
     for row in rows:
         if row["harm"] != harm or "refused" in row or row["scan"] not in before:
             continue
-        old, new = before[row["scan"]]["lesion_ml"], row["lesion_ml"]
+        old, new = before[row["scan"]][volume], row[volume]
         found.append(0.0 if abs(new - old) <= LESION_ML else new / max(old, 1e-6) - 1)
     return found
 
@@ -185,16 +187,19 @@ def table(rows: list[dict[str, Any]]) -> str:
         if "refused" in row:
             lines.append(f"| {row['scan']} | refused: {row['refused']} |" + " |" * len(COLUMNS))
             continue
-        values = " | ".join(f"{row[key]:.4f}" if key != "lesion_ml" else f"{row[key]:.1f}" for key in COLUMNS)
+        values = " | ".join(f"{row[key]:.1f}" if key in VOLUMES else f"{row[key]:.4f}" for key in COLUMNS)
         lines.append(f"| {row['scan']} | {values} | {', '.join(row['flags'])} |")
-    lines += ["", "| harm | scans | mean Dice | worst | agreement | lesion volume | refused or flagged |"]
-    lines.append("| --- " * 7 + "|")
+    lines += [
+        "",
+        f"| harm | scans | mean Dice | worst | agreement | {' | '.join(VOLUMES.values())} | refused or flagged |",
+    ]
+    lines.append("| --- " * 8 + "|")
     for harm in dict.fromkeys(row["harm"] for row in rows):
         mine = of_harm(rows, harm)
         whole = [row for row in mine if "refused" not in row]
         dice, agreement = ([row[key] for row in whole] or [math.nan] for key in ("dice", "agreement"))
-        changed = changes(rows, harm)
-        change = f"{min(changed):+.0%} to {max(changed):+.0%}" if changed else ""
+        changed = [changes(rows, harm, volume) for volume in VOLUMES]
+        change = " | ".join(f"{min(each):+.0%} to {max(each):+.0%}" if each else "" for each in changed)
         told = [row for row in mine if row.get("flags") or "refused" in row]
         why = ", ".join(sorted({reason for row in told for reason in row.get("flags") or [row["refused"]]}))
         lines.append(
@@ -221,10 +226,10 @@ def verdicts(rows: list[dict[str, Any]]) -> list[str]:
         cases = "; ".join(f"{row['scan']}, {row['harm']}: {row['dice']:.4f}" for row in silent)
         say(not silent, f"Dice >= {HARMED_DICE} or flagged in all but {len(silent)} of {len(harmed)} {cases}".rstrip())
     spared = list(dict.fromkeys(row["harm"] for row in harmed if row["spares_brain"]))
-    far = [(harm, x) for harm in spared for x in changes(rows, harm) if abs(x) > LESION_CHANGE]
-    if spared:
+    for volume, name in VOLUMES.items() if spared else ():
+        far = [(harm, x) for harm in spared for x in changes(rows, harm, volume) if abs(x) > LESION_CHANGE]
         cases = "; ".join(f"{harm}: {x:+.0%}" for harm, x in far)
-        goal = f"lesion volume within {LESION_CHANGE:.0%} where the brain is spared"
+        goal = f"{name} within {LESION_CHANGE:.0%} where the brain is spared"
         say(not far, f"{goal}, in all but {len(far)} {cases}".rstrip())
     return lines
 

@@ -146,12 +146,13 @@ def measured(case: Any, weights: Path | None, norm: Any, inverse: str) -> Iterat
     by_norm = normative.lesions(over, case.grid, where, priors, inverse, norm)[0]
     alone = find_lesions(case.grid, priors, case.brain, net)
     soft = joint.joint(alone, over, where)
+    seeds = (soft >= joint.SEED) & (case.grid.data > normative.BRIGHT)
     maps = {
         "published": published,
         "cleaned": lesion.whole(published & where, case.grid.voxel_ml, case.wm),
         "normative": by_norm,
-        "network": joint.lesions(soft),
-        **{f"network, {cut}": normative.with_seed(soft > cut, soft >= joint.SEED) for cut in LOWER},
+        "network": joint.lesions(soft, case.grid.data),
+        **{f"network, {cut}": normative.with_seed(soft > cut, seeds) for cut in LOWER},
         "network without the norm": alone > PROBABILITY,
         "network without the norm, or normative": (alone > PROBABILITY) | by_norm,
     }

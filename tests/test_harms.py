@@ -76,7 +76,7 @@ def test_a_row_says_what_a_goal_misses() -> None:
     assert all(line.startswith("met") for line in generality.verdicts([*good, *fine]))
     refused = {"scan": "b", "harm": "y", "spares_brain": True, "refused": "no brain"}
     assert "refused: no brain" in generality._line(refused)
-    assert "| y | 1 | nan | nan | nan |  | 1: no brain |" in generality.table([*good, *fine, refused])
+    assert "| y | 1 | nan | nan | nan |  |  | 1: no brain |" in generality.table([*good, *fine, refused])
     bad = [row("a", "y", 0.94, 12)]
     said = generality.verdicts([*good, *fine, *bad])
     assert "1 of 3 a, y: 0.9400" in said[2]

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from scipy.special import expit, logit
 
 from bids_app.lesions.joint import HALF, LEAST, SURE, WIDTH, joint, lesions
-from bids_app.lesions.normative import Over
+from bids_app.lesions.normative import BRIGHT, Over
 
 PROBABILITY = st.floats(0.02, 0.98)
 KNOWN, UNKNOWN = np.ones(1, bool), np.zeros(1, bool)
@@ -52,4 +52,12 @@ def test_the_norm_must_be_known_and_a_lesion_possible() -> None:
 
 def test_a_lesion_is_likely_somewhere_and_reaches_to_where_it_is_as_likely_as_not() -> None:
     row = np.array([0.6, 0.7, 0.6, 0.2, 0.8, 0.9, 0.5, 0.49, 0.95]).reshape(9, 1, 1)
-    assert lesions(row).ravel().tolist() == [False] * 4 + [True] * 3 + [False, True]
+    assert lesions(row, np.full(row.shape, 0.5)).ravel().tolist() == [False] * 4 + [True] * 3 + [False, True]
+
+
+def test_a_sure_place_that_is_not_brighter_than_gray_matter_is_no_lesion() -> None:
+    row = np.array([0.9, 0.6, 0.1, 0.6, 0.9]).reshape(5, 1, 1)
+    belief = np.array([BRIGHT, 0.9, 0.9, 0.0, BRIGHT + 0.01]).reshape(
+        5, 1, 1
+    )  # the first is bright where it is not sure
+    assert lesions(row, belief).ravel().tolist() == [False] * 3 + [True] * 2

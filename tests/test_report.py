@@ -21,6 +21,7 @@ FACTS = {
     "n_participants": 1,
     "lesion_threshold": 0.3217,
     "random_seed": 7,
+    "bright": 0.25,
 }
 
 

@@ -124,12 +124,12 @@ def lesions(belief: np.ndarray, norm: CohortNorm) -> np.ndarray:
     """Return the normative lesion map of a scan on the template, bool (V,), from its normalised belief map (V,).
 
     The rules are those of `normative.lesions`, on the template's grid: the outermost voxel of the brain and deep fluid
-    are left out, and components with little white matter or without a voxel far over the norm.
+    are left out, and components with little white matter or without a seed.
     """
     of, grid = places(), atlas.brain_grid(3)
     inside = norm.known & (belief != 0)
     over = np.where(inside, normative.difference(belief, norm.centre, inside & of.white), 0)
     far = atlas.on_grid(over).data
     found = lesion.whole((far > normative.GROW) & of.possible, grid.voxel_ml, of.priors.wm)
-    kept: np.ndarray = normative.with_seed(found, far > normative.SEED)[grid.data]
+    kept: np.ndarray = normative.with_seed(found, normative.seeds(far, atlas.on_grid(belief).data))[grid.data]
     return kept

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from bids_app.lesions.kinds import CUT
-from bids_app.lesions.normative import Over, with_seed
+from bids_app.lesions.normative import BRIGHT, Over, with_seed
 
 HALF = 0.2  # belief over the norm that is as likely lesion as not
 WIDTH = 1 / 24  # of belief, in which the odds of lesion grow e-fold
@@ -53,10 +53,11 @@ def joint(probability: np.ndarray, over: Over, possible: np.ndarray) -> np.ndarr
     return found
 
 
-def lesions(probability: np.ndarray) -> np.ndarray:
+def lesions(probability: np.ndarray, belief: np.ndarray) -> np.ndarray:
     """Return the lesion map, bool (X, Y, Z): components (26 neighbours) of at least 0.5 with a voxel of at least 0.8.
 
     Two thresholds, as edges are followed (Canny 1986, doi:10.1109/TPAMI.1986.4767851): what is nowhere likely is left
-    out, what is likely somewhere is taken to its border.
+    out, what is likely somewhere is taken to its border. That voxel must be brighter than gray matter, too: see
+    `normative.seeds`.
     """
-    return with_seed(probability >= GROW, probability >= SEED)
+    return with_seed(probability >= GROW, (probability >= SEED) & (belief > BRIGHT))

@@ -58,7 +58,7 @@ def find_lesions(
         "published": published,
         "cleaned": lesion.whole(published & possible, belief.voxel_ml, priors.wm),
         "normative": by_norm,
-        "network": joint.lesions(soft),
+        "network": joint.lesions(soft, belief.data),
     }
     index = registration.indices(inner.fit.alignment.forward, belief, atlas.brain_grid(3))
     maps = _with_template(inner, native, index)

@@ -31,6 +31,7 @@ STEP_SPREAD = np.float32(0.0025)
 
 SCAN_SMOOTH_MM = 0.7  # SD of the difference's smoothing: less than a voxel on most scans
 GROW, SEED = CUT["normative"], 0.4  # difference that belongs to a lesion, and that some voxel of it must reach
+BRIGHT = 0.25  # belief that such a voxel must exceed; experts' lesions that are found do so at 0.3, too
 LEAST_SPREAD = 0.03  # of the belief at a place: less is chance in a few people
 WHITE = 0.8  # atlas share of white matter whose median offset is taken off
 NEAR = 0.15  # white matter farther from its median is lesion, or none
@@ -165,7 +166,7 @@ def lesions(
     """Return the normative lesion map of a scan, bool (X, Y, Z), and the median z in it (0 where it is empty).
 
     Left out are components under 10 mm3, those of little white matter by the atlas (`lesion.whole`), and those without
-    a voxel far over the norm.
+    a voxel that is far over the norm and brighter than gray matter.
 
     Parameters
     ----------
@@ -177,11 +178,20 @@ def lesions(
         As in `over_norm`.
     """
     found = lesion.whole(over.known & (over.difference > GROW) & possible, belief.voxel_ml, priors.wm)
-    found = with_seed(found, over.difference > SEED)
+    found = with_seed(found, seeds(over.difference, belief.data))
     if not found.any():
         return found, 0.0
     spread = registration.carried(inverse, norm.spread, belief, found)
     return found, float(np.median(z_of(over.difference[found], spread[found])))
+
+
+def seeds(difference: np.ndarray, belief: np.ndarray) -> np.ndarray:
+    """Return where a lesion may start, bool: far over the norm, and brighter than gray matter.
+
+    Where the template is a little off, tissue lies at a place of fluid and beats its norm without being bright.
+    """
+    found: np.ndarray = (difference > SEED) & (belief > BRIGHT)
+    return found
 
 
 def with_seed(found: np.ndarray, seeds: np.ndarray) -> np.ndarray:

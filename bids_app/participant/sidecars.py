@@ -146,9 +146,16 @@ def _facts(found: Analysis, raw: str) -> dict[str, dict[str, Any]]:
             **of_any,
             "Difference": normative.GROW,
             "Seed": normative.SEED,
+            "SeedBelief": normative.BRIGHT,
             "NormDigest": digests[normative.FILE],
         },
-        "lesion of the network": {**of_any, "Threshold": joint.GROW, "Seed": joint.SEED, **by_network},
+        "lesion of the network": {
+            **of_any,
+            "Threshold": joint.GROW,
+            "Seed": joint.SEED,
+            "SeedBelief": normative.BRIGHT,
+            **by_network,
+        },
         "joint probability": {
             "RawSources": [raw],
             "Flags": flags,
