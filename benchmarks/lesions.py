@@ -134,7 +134,7 @@ def measured(case: Any, weights: Path | None, norm: Any, inverse: str) -> Iterat
     """Yield a row for each map of one scan; ``inverse`` is the file of its transform from the template."""
     from bids_app.image import lesion
     from bids_app.image.networks import lesion_network, network
-    from bids_app.lesions import joint, normative
+    from bids_app.lesions import joint, kinds, normative
     from bids_app.lesions.network import find_lesions
 
     path = weights / f"lesions-without-{case.patient.removeprefix('patient')}.onnx" if weights else None
@@ -146,7 +146,7 @@ def measured(case: Any, weights: Path | None, norm: Any, inverse: str) -> Iterat
     by_norm = normative.lesions(over, case.grid, where, priors, inverse, norm)[0]
     alone = find_lesions(case.grid, priors, case.brain, net)
     soft = joint.joint(alone, over, where)
-    seeds = (soft >= joint.SEED) & (case.grid.data > normative.BRIGHT)
+    seeds = (soft >= joint.SEED) & (case.grid.data > kinds.BRIGHT)
     maps = {
         "published": published,
         "cleaned": lesion.whole(published & where, case.grid.voxel_ml, case.wm),

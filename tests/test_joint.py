@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from scipy.special import expit, logit
 
 from bids_app.lesions.joint import HALF, LEAST, SURE, WIDTH, joint, lesions
-from bids_app.lesions.normative import BRIGHT, Over
+from bids_app.lesions.kinds import BRIGHT
+from bids_app.lesions.normative import Over
 
 PROBABILITY = st.floats(0.02, 0.98)
 KNOWN, UNKNOWN = np.ones(1, bool), np.zeros(1, bool)

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from bids_app.lesions.kinds import CUT
-from bids_app.lesions.normative import BRIGHT, Over, with_seed
+from bids_app.lesions.kinds import BRIGHT, CUT
+from bids_app.lesions.normative import Over, with_seed
 
 HALF = 0.2  # belief over the norm that is as likely lesion as not
 WIDTH = 1 / 24  # of belief, in which the odds of lesion grow e-fold

@@ -17,7 +17,7 @@ from scipy import ndimage
 
 from bids_app.errors import BadInputError
 from bids_app.image import atlas, lesion, registration
-from bids_app.lesions.kinds import CUT
+from bids_app.lesions.kinds import BRIGHT, CUT
 from bids_app.records.lesions import Norm
 from bids_app.records.scan import Priors, Volume
 
@@ -31,7 +31,6 @@ STEP_SPREAD = np.float32(0.0025)
 
 SCAN_SMOOTH_MM = 0.7  # SD of the difference's smoothing: less than a voxel on most scans
 GROW, SEED = CUT["normative"], 0.4  # difference that belongs to a lesion, and that some voxel of it must reach
-BRIGHT = 0.25  # belief that such a voxel must exceed; experts' lesions that are found do so at 0.3, too
 LEAST_SPREAD = 0.03  # of the belief at a place: less is chance in a few people
 WHITE = 0.8  # atlas share of white matter whose median offset is taken off
 NEAR = 0.15  # white matter farther from its median is lesion, or none

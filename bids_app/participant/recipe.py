@@ -15,7 +15,7 @@ from bids_app.bids.names import Scan, set_output
 from bids_app.bids.query import find_scans, read_filters
 from bids_app.bids.validation import validate
 from bids_app.files import formats
-from bids_app.lesions import normative
+from bids_app.lesions import kinds
 from bids_app.machine import parallel, software
 from bids_app.machine.process import Ending, Workplace, workplace
 from bids_app.machine.progress import told
@@ -270,5 +270,5 @@ def _facts(finished: Mapping[str, Sequence[Summary]], scans: Sequence[Scan]) -> 
         "n_participants": len({summary.scan.participant for summary in summaries}),
         "lesion_threshold": summaries[0].origin.parameters["lesion_threshold"] if summaries else None,
         "random_seed": summaries[0].origin.parameters["random_seed"] if summaries else None,
-        "bright": normative.BRIGHT,
+        "bright": kinds.BRIGHT,
     }

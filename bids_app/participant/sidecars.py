@@ -146,14 +146,14 @@ def _facts(found: Analysis, raw: str) -> dict[str, dict[str, Any]]:
             **of_any,
             "Difference": normative.GROW,
             "Seed": normative.SEED,
-            "SeedBelief": normative.BRIGHT,
+            "SeedBelief": kinds.BRIGHT,
             "NormDigest": digests[normative.FILE],
         },
         "lesion of the network": {
             **of_any,
             "Threshold": joint.GROW,
             "Seed": joint.SEED,
-            "SeedBelief": normative.BRIGHT,
+            "SeedBelief": kinds.BRIGHT,
             **by_network,
         },
         "joint probability": {
