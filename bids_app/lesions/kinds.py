@@ -17,7 +17,7 @@ CUT = {  # what makes a voxel lesion in the maps that the threshold of belief do
     "probability": 0.5,
     "external": 0.5,  # share of a voxel
 }
-BRIGHT = 0.25  # belief that the normative map and the network's ask of a voxel of each lesion; experts' that are found pass
+BRIGHT = 0.25  # belief that the maps of norm and network ask of a voxel of each lesion; experts' that are found pass
 BY_REGION = ("published", "normative", "network", "external")  # maps whose lesions are told by region
 CORTEX_MM = 3.0  # white matter nearer to the cortex is juxtacortical
 DEEP = ((-32.0, 32.0), (-36.0, 24.0), (-14.0, 24.0))  # mm; gray matter in here is no cortex
