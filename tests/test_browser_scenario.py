@@ -153,6 +153,7 @@ def test_the_scenario_fails_where_a_step_is_broken(
         read_in_sittings(page, answers, tmp_path)
 
 
+@pytest.mark.long
 def test_two_raters_read_and_the_planted_kappas_come_out(
     visit: Callable[..., Visit], study: tuple[Path, Path], run_app: Callable[..., int],
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch,

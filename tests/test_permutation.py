@@ -52,6 +52,7 @@ def test_folds_on_workers_are_the_serial_result(cohort: Cohort, laid: permutatio
         assert found.cells == expected.cells and found.performance == expected.performance
 
 
+@pytest.mark.long
 def test_a_permutation_is_the_nested_result_of_permuted_labels(cohort: Cohort, laid: permutation.Laid) -> None:
     n = permutation.SHARE + 1  # two tasks a fold
     one, two = (permutation.test(laid, n, Workers(nprocs), PLAN) for nprocs in (1, 2))
