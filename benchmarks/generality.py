@@ -10,7 +10,7 @@ A network must not be judged on a patient whom it was trained on: ``--weights DI
 ``brain-without-01.onnx`` and so on, made by ``python -m training brain --leave-out sub-01``. For a patient whose file
 is not there the weights in the package are used, which have seen that patient; a line says so.
 
-Reached is: mean brain Dice 0.970 and worst 0.960 untouched; after each harm at least 0.95, or refused, or flagged; and
+The goals: mean brain Dice 0.970 and worst 0.960 untouched; after each harm at least 0.95, or refused, or flagged; and
 a lesion volume within 15 % where the harm spares the brain.
 """
 
@@ -189,11 +189,8 @@ def table(rows: list[dict[str, Any]]) -> str:
             continue
         values = " | ".join(f"{row[key]:.1f}" if key in VOLUMES else f"{row[key]:.4f}" for key in COLUMNS)
         lines.append(f"| {row['scan']} | {values} | {', '.join(row['flags'])} |")
-    lines += [
-        "",
-        f"| harm | scans | mean Dice | worst | agreement | {' | '.join(VOLUMES.values())} | refused or flagged |",
-    ]
-    lines.append("| --- " * 8 + "|")
+    heads = ["harm", "scans", "mean Dice", "worst", "agreement", *VOLUMES.values(), "refused or flagged"]
+    lines += ["", f"| {' | '.join(heads)} |", "| --- " * len(heads) + "|"]
     for harm in dict.fromkeys(row["harm"] for row in rows):
         mine = of_harm(rows, harm)
         whole = [row for row in mine if "refused" not in row]

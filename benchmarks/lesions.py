@@ -134,7 +134,7 @@ def measured(case: Any, weights: Path | None, norm: Any, inverse: str) -> Iterat
     """Yield a row for each map of one scan; ``inverse`` is the file of its transform from the template."""
     from bids_app.image import lesion
     from bids_app.image.networks import lesion_network, network
-    from bids_app.lesions import joint, kinds, normative
+    from bids_app.lesions import joint, normative
     from bids_app.lesions.network import find_lesions
 
     path = weights / f"lesions-without-{case.patient.removeprefix('patient')}.onnx" if weights else None
@@ -146,13 +146,12 @@ def measured(case: Any, weights: Path | None, norm: Any, inverse: str) -> Iterat
     by_norm = normative.lesions(over, case.grid, where, priors, inverse, norm)[0]
     alone = find_lesions(case.grid, priors, case.brain, net)
     soft = joint.joint(alone, over, where)
-    seeds = (soft >= joint.SEED) & (case.grid.data > kinds.BRIGHT)
     maps = {
         "published": published,
         "cleaned": lesion.whole(published & where, case.grid.voxel_ml, case.wm),
         "normative": by_norm,
         "network": joint.lesions(soft, case.grid.data),
-        **{f"network, {cut}": normative.with_seed(soft > cut, seeds) for cut in LOWER},
+        **{f"network, {cut}": joint.lesions(soft, case.grid.data, cut) for cut in LOWER},
         "network without the norm": alone > PROBABILITY,
         "network without the norm, or normative": (alone > PROBABILITY) | by_norm,
     }

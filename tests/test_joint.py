@@ -58,7 +58,5 @@ def test_a_lesion_is_likely_somewhere_and_reaches_to_where_it_is_as_likely_as_no
 
 def test_a_sure_place_that_is_not_brighter_than_gray_matter_is_no_lesion() -> None:
     row = np.array([0.9, 0.6, 0.1, 0.6, 0.9]).reshape(5, 1, 1)
-    belief = np.array([BRIGHT, 0.9, 0.9, 0.0, BRIGHT + 0.01]).reshape(
-        5, 1, 1
-    )  # the first is bright where it is not sure
+    belief = np.array([BRIGHT, 0.9, 0.9, 0.0, BRIGHT + 0.01]).reshape(5, 1, 1)  # the first: bright where not sure
     assert lesions(row, belief).ravel().tolist() == [False] * 3 + [True] * 2

@@ -53,11 +53,11 @@ def joint(probability: np.ndarray, over: Over, possible: np.ndarray) -> np.ndarr
     return found
 
 
-def lesions(probability: np.ndarray, belief: np.ndarray) -> np.ndarray:
-    """Return the lesion map, bool (X, Y, Z): components (26 neighbours) of at least 0.5 with a voxel of at least 0.8.
+def lesions(probability: np.ndarray, belief: np.ndarray, grow: float = GROW) -> np.ndarray:
+    """Return the lesion map, bool (X, Y, Z): components (26 neighbours) from ``grow`` up, with a voxel of at least 0.8.
 
     Two thresholds, as edges are followed (Canny 1986, doi:10.1109/TPAMI.1986.4767851): what is nowhere likely is left
     out, what is likely somewhere is taken to its border. That voxel must be brighter than gray matter, too: see
     `normative.seeds`.
     """
-    return with_seed(probability >= GROW, (probability >= SEED) & (belief > BRIGHT))
+    return with_seed(probability >= grow, (probability >= SEED) & (belief > BRIGHT))
