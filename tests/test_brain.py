@@ -96,6 +96,26 @@ def test_the_way_to_the_grid_and_back_keeps_a_mask() -> None:
     assert back[0, 0, 0] == find.OUTSIDE
 
 
+def test_fat_is_cut_before_the_last_averaging_however_bright() -> None:
+    """In a block at the brain's edge it would outweigh the brain."""
+    scan = egg((1.0, 1.0, 4.0))
+    shell = (scan.data > 0) & (scan.data < 50)
+
+    def last_seen(fat: float) -> np.ndarray:
+        images: list[np.ndarray] = []
+        # a network that knows the place of the brain: what it is shown is all that differs
+        place = find.on_grid(scan.like((scan.data > 150).astype(np.float32)), np.array([0.0, 0.0, 15.0]), np.eye(3))
+
+        def network(image: np.ndarray) -> np.ndarray:
+            images.append(image)
+            return (place - 0.5) * 20
+
+        find_brain(scan.like(np.where(shell, np.float32(fat), scan.data)), network)
+        return images[-1]
+
+    np.testing.assert_allclose(last_seen(2000.0), last_seen(9000.0), atol=1e-6)
+
+
 @pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
 def test_the_order_of_axes_changes_nothing(order: tuple[int, ...]) -> None:
     scan = egg()

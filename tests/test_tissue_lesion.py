@@ -140,6 +140,14 @@ def test_what_lies_outside_the_brain_changes_no_voxel_of_it(outside: float) -> N
     assert np.array_equal(one, two)
 
 
+def test_the_field_of_view_changes_no_voxel_of_the_brain() -> None:
+    """N4 lays its knots over the image that it is given: air around a head must not move them."""
+    scan, *_ = brain(0.01)
+    padded = np.pad(scan.data, [(20, 3), (0, 31), (7, 12)])
+    one, two = (tissue.correct_bias(Volume(data, AFFINE), data > 0).data for data in (scan.data, padded))
+    np.testing.assert_allclose(two[two > 0], one[one > 0], rtol=1e-3)
+
+
 def test_bias_correction_takes_a_smooth_field_out() -> None:
     scan, _, truth = brain(0.0)
     along = np.linspace(-1, 1, scan.data.shape[0])[:, None, None]

@@ -67,6 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Train as the command line says; returns the exit code."""
     line = parser()
     options = line.parse_args(argv)
+    commit()  # as it is now
     if options.what == "card":
         for name, score in publish(options.network, options.trained, options.left_out, PACKAGE).items():
             print(f"{name}\t{score:.4f}")

@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -42,8 +43,12 @@ def to_onnx(net: nn.Module, path: Path, shape: Sequence[int], free: Sequence[int
     program.save(str(path), include_initializers=True, external_data=False)
 
 
+@cache
 def commit() -> str:
-    """Return the commit of the code that trains, ``-dirty`` where it was changed since; ``unknown`` without git."""
+    """Return the commit of the code that trains, ``-dirty`` where it was changed; ``unknown`` without git.
+
+    The first answer stands: what happens in the repository during hours of training is not of the code that trains.
+    """
     words = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--exclude=*"]
     try:
         return subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip()

@@ -11,12 +11,12 @@ import ants
 import numpy as np
 from scipy import ndimage
 
-from bids_app.image.geometry import coarser, finer
+from bids_app.image.geometry import coarser, finer, part
 from bids_app.image.itk import to_ants
 from bids_app.records.scan import Priors, Tissues, Volume
 
 BIAS_SPACING = 8.0  # mm: within 1 % of the field found at 6 mm, in half the time
-BIAS_KNOTS = 200.0  # mm between the B-spline's knots
+BIAS_KNOTS = 160.0  # mm between the B-spline's knots: two spans along a brain, one across it
 BIAS_ITERATIONS = (50, 50, 30)
 CAP = 2.0  # in units of the brain's median: vessels would pull the histogram
 FAT, FAT_MM = 1.4, 5.0  # brighter than this times the brain's median, and this near to the edge of the mask, mm
@@ -27,7 +27,9 @@ LESION_SHARE = 0.01  # weight of the uniform class
 
 
 def correct_bias(scan: Volume, mask: np.ndarray) -> Volume:
-    """Return the scan (float32) divided by its N4 bias field, estimated in the brain at 8 mm.
+    """Return the scan (float32) divided by its N4 bias field, estimated in the brain's box at 8 mm.
+
+    N4 lays its knots over the whole of what it is given: of the box alone, the field of view does not matter.
 
     Parameters
     ----------
@@ -36,9 +38,11 @@ def correct_bias(scan: Volume, mask: np.ndarray) -> Volume:
     mask : ndarray of bool, shape (X, Y, Z)
         The brain: the field is estimated from it, and goes on smoothly outside.
     """
-    top = CAP * float(np.median(scan.data[mask]))
-    inside = scan.like(np.where(mask, np.minimum(scan.data, top), 0).astype(np.float32))
-    share = coarser(scan.like(mask.astype(np.float32)), BIAS_SPACING)
+    box = ndimage.find_objects(mask.astype(np.uint8))[0]
+    brain, within = part(scan, box), mask[box]
+    top = CAP * float(np.median(brain.data[within]))
+    inside = brain.like(np.where(within, np.minimum(brain.data, top), 0).astype(np.float32))
+    share = coarser(brain.like(within.astype(np.float32)), BIAS_SPACING)
     # what is averaged at the brain's edge is brain alone: neither bone nor bright fat
     small = share.like(coarser(inside, BIAS_SPACING).data / np.maximum(share.data, 0.05))
     field = ants.n4_bias_field_correction(
