@@ -26,6 +26,7 @@ CROWN_CM2 = 15.0  # a cut through the head has at least this area
 SETTLED_MM = 6.0  # a grid that would move less stays
 MOST_MOVES = 4  # of the grid
 WHOLE_ML = 700.0  # a smaller brain is a doubtful one
+BEYOND_MM = 16.0  # what the last look is shown beyond the field of view: its outermost slices again
 SURE = 0.75  # a brain found with more confidence needs no second start
 BRIGHTEST = 2.0  # in units of the level: what is brighter is cut before the last averaging
 FILLS = 0.85  # of what is not exactly zero: a brain that fills so much of it was stripped before
@@ -122,7 +123,7 @@ def find_brain(scan: Volume, network: Network, axes: np.ndarray | None = None) -
         if best[0] > SURE:
             break
     _, centre, level = best
-    total, confidence = _averaged_answer(_bounded(scan, level), network, centre, turn, level)
+    total, confidence = _averaged_answer(_extended(_bounded(scan, level)), network, centre, turn, level)
     native = to_scan(total, centre, turn, scan)
     return Brain(_given(scan.data, _whole(native > 0)), centre, turn, confidence)
 
@@ -160,6 +161,17 @@ def _bounded(scan: Volume, level: float | None) -> Volume:
     In a block at the brain's edge bright fat would outweigh the brain: the mask shrinks by 2 to 4 % all around.
     """
     return averaged(scan if level is None else scan.like(np.minimum(scan.data, np.float32(BRIGHTEST * level))))
+
+
+def _extended(small: Volume) -> Volume:
+    """Return the volume with its outermost voxels again beyond each face.
+
+    Where the field of view cuts a brain, the network takes the cut for the brain's edge and leaves out the last slices.
+    """
+    number = np.ceil(BEYOND_MM / small.spacing).astype(int)
+    affine = small.affine.copy()
+    affine[:3, 3] -= small.affine[:3, :3] @ number
+    return Volume(np.pad(small.data, [(n, n) for n in number], mode="edge"), affine)
 
 
 def _averaged_answer(
