@@ -354,6 +354,7 @@ def test_flagged_scans_are_listed_at_the_group_level(hostile: Hostile, cohort: C
     assert f"flagged: {cohort.names[0]} (coverage)" in log
 
 
+@long
 def test_flags_of_the_participant_level_reach_json_table_report_and_group(tiny: tuple[Path, Path], done: Path,
                                                                          tmp_path: Path) -> None:  # fmt: skip
     from bids_app.bids.query import find_scans

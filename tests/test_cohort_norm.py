@@ -230,6 +230,7 @@ def test_lesions_drawn_into_the_belief_are_what_the_maps_show(ran: Path) -> None
         assert lesions[~drawn].mean() < 0.01
 
 
+@pytest.mark.long
 def test_test_scans_do_not_change_a_byte_of_the_stored_model(data: Path, run_app: Run, tmp_path: Path) -> None:
     places = [tmp_path / "as-it-is", tmp_path / "changed"]
     for out in places:
