@@ -117,13 +117,16 @@ def test_fat_is_cut_before_the_last_averaging_however_bright() -> None:
 
 
 @pytest.mark.parametrize("top", [True, False])
-def test_a_brain_that_the_field_of_view_cuts_goes_on_to_the_cut(made_up: PhantomScan, top: bool) -> None:
+def test_a_brain_that_the_field_of_view_cuts_goes_on_to_the_cut_and_is_flagged(made_up: PhantomScan, top: bool) -> None:
     levels = np.flatnonzero(made_up.brain.any((0, 1)))
     kept = slice(0, levels[-1] - 4) if top else slice(levels[0] + 9, None)  # axial slices of 4 mm
     scan, truth = Volume(made_up.flair.data[..., kept], made_up.flair.affine), made_up.brain[..., kept]
     found, last = find_brain(scan, brain_network()).mask, -1 if top else 0
     assert dice(found, truth) > 0.93
     assert dice(found[..., last], truth[..., last]) > 0.9
+    whole = find_brain(made_up.flair, brain_network()).mask
+    for mask, ok in ((found, False), (whole, True)):
+        assert quality.check("cut_area_cm2", quality.cut_area(mask, scan.spacing)).ok == ok
 
 
 @pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
