@@ -10,7 +10,7 @@ from bids_app.records.scan import Check, Fit, Moments, Pose, Priors, Tissues, Vo
 LOST = 0.40  # correlation with the synthetic FLAIR of the brain: 0.56-0.78 when right, below 0.22 in what is no FLAIR
 DOUBTFUL = 0.96  # similarity of the pose: 0.97-0.99 when right; a real head upside down 0.91, back to front 0.94
 UNSURE = 0.85  # confidence in the brain mask: 0.87-0.92 in real scans, untouched and harmed
-CUT_CM2 = 30.0  # 0 to 24 in clinical scans, many of which end at the vertex; 46 to 58 where 10 mm are cut from it
+CUT_CM2 = 30.0  # 0 to 24 in clinical scans, many of which end at the vertex; 46 to 61 where 10 mm are cut from it
 SLAB = 0.70  # least share of the template's brain inside the field of view
 
 
